@@ -1,0 +1,87 @@
+"""Figures about embeddings. Numpy only; every function takes `(n, dim)` arrays."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+Vectors = NDArray[np.float32]  # (n, dim)
+
+
+def unit(vectors: NDArray[np.floating]) -> NDArray[np.floating]:
+    """Rows divided by their length; a row of zeros stays zero."""
+    length = np.linalg.norm(vectors, axis=1, keepdims=True)
+    return np.asarray(vectors / np.where(length == 0, 1, length))
+
+
+def cosines(a: NDArray[np.floating], b: NDArray[np.floating]) -> NDArray[np.float64]:
+    """Cosine of each row of `a` with the same row of `b`: `(n,)`."""
+    return np.asarray((unit(a.astype(np.float64)) * unit(b.astype(np.float64))).sum(1))
+
+
+def neighbours(queries: NDArray[np.floating], bank: NDArray[np.floating], k: int) -> NDArray[np.intp]:
+    """Indices of the `k` rows of `bank` with the largest cosine, best first: `(n, k)`. Ties go to the lower index."""
+    similar = unit(queries) @ unit(bank).T
+    return np.argsort(-similar, axis=1, kind="stable")[:, :k]
+
+
+def knn_overlap(a: NDArray[np.floating], b: NDArray[np.floating], k: int = 10) -> float:
+    """Share of each row's `k` nearest neighbours in `a` (itself left out) that are so in `b` too, averaged."""
+    k = min(k, len(a) - 1)
+    if k < 1:
+        return 1.0
+    near = []
+    for vectors in (a, b):
+        similar = unit(vectors) @ unit(vectors).T
+        np.fill_diagonal(similar, -np.inf)
+        near.append(np.argsort(-similar, axis=1, kind="stable")[:, :k])
+    return float(np.mean([len(np.intersect1d(x, y)) / k for x, y in zip(*near, strict=True)]))
+
+
+def knn_accuracy(
+    queries: NDArray[np.floating],
+    labels: NDArray[np.integer],
+    bank: NDArray[np.floating],
+    bank_labels: NDArray[np.integer],
+    *,
+    k: int = 20,
+    temperature: float = 0.07,
+) -> float:
+    """Accuracy of the weighted nearest-neighbour vote of Wu et al. 2018 (arXiv:1805.01978): weight exp(cosine / t)."""
+    k = min(k, len(bank))
+    classes = int(max(labels.max(), bank_labels.max())) + 1
+    bank_units, right = unit(bank), 0
+    for start in range(0, len(queries), 1024):
+        similar = unit(queries[start : start + 1024]) @ bank_units.T  # (chunk, bank)
+        near = np.argpartition(-similar, k - 1, axis=1)[:, :k]
+        weight = np.exp(np.take_along_axis(similar, near, 1) / temperature)
+        votes = np.zeros((len(similar), classes))
+        np.add.at(votes, (np.arange(len(similar))[:, None], bank_labels[near]), weight)
+        right += int((votes.argmax(1) == labels[start : start + 1024]).sum())
+    return right / len(queries)
+
+
+def recall_at_1(
+    queries: NDArray[np.floating],
+    places: NDArray[np.floating],
+    bank: NDArray[np.floating],
+    bank_places: NDArray[np.floating],
+    *,
+    tolerance: float,
+) -> float:
+    """Share of queries whose most similar row of `bank` was taken within `tolerance` of the query's place.
+
+    Args:
+        queries, bank: Vectors `(n, dim)`, `(m, dim)`.
+        places, bank_places: Positions `(n,)`, `(m,)` along the path, in its units.
+        tolerance: Largest distance that counts as the same place.
+    """
+    best = neighbours(queries, bank, 1)[:, 0]
+    return float((np.abs(bank_places[best] - places) <= tolerance).mean())
+
+
+def rankme(vectors: NDArray[np.floating], epsilon: float = 1e-7) -> float:
+    """Effective rank: exp of the entropy of the normalised singular values (Garrido et al. 2023, arXiv:2210.02885, eq. 1-2)."""
+    singular = np.linalg.svd(vectors.astype(np.float64), compute_uv=False)
+    share = singular / max(singular.sum(), epsilon) + epsilon
+    return float(np.exp(-(share * np.log(share)).sum()))
