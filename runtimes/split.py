@@ -1,0 +1,134 @@
+"""The encoder in two halves: a frozen trunk with ports, which reports what passes it, and a tail whose weights may change."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgessl.bundle import Bundle
+from edgessl.errors import BundleError
+from edgessl.runtimes.engines import open_engine
+
+Floats = NDArray[np.float32]
+Port = tuple[Floats, Floats]  # scale (channels,), shift (channels,)
+
+CHUNK = 64  # frames in one run, so that a large batch does not need large memory
+
+
+@dataclass(frozen=True, kw_only=True)
+class Observed:
+    """What the trunk made of a batch.
+
+    Attributes:
+        latents: `(batch, *latent)` float32.
+        means: Per port `(batch, channels)`: each frame's channel mean before that port.
+        squares: Per port `(batch, channels)`: each frame's channel mean square before that port.
+    """
+
+    latents: Floats
+    means: tuple[Floats, ...]
+    squares: tuple[Floats, ...]
+
+
+class Trunk:
+    """The frozen front of an encoder.
+
+    Args:
+        bundle: An opened bundle.
+        engine: A key of `ENGINES`.
+        precision: Precision of the trunk graph.
+        threads: Threads per run; 0 lets the engine choose.
+
+    Raises:
+        BundleError: The manifest does not describe the split.
+    """
+
+    def __init__(self, bundle: Bundle, *, engine: str, precision: str, threads: int = 0) -> None:
+        try:
+            split: dict[str, Any] = bundle.manifest["split"]
+            self.channels = tuple(int(port["channels"]) for port in split["ports"])
+            self.latent = tuple(int(size) for size in split["latent"])
+            self.channel_axis = int(split["channel_axis"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise BundleError(f"{bundle.path} does not say how it is split: {error!r}; export it again") from error
+        self._engine = open_engine(engine, bundle.graph("trunk", precision), threads=threads)
+        self.identity: tuple[Port, ...] = tuple(
+            (np.ones(channels, np.float32), np.zeros(channels, np.float32)) for channels in self.channels
+        )
+
+    def run(self, frames: NDArray[Any], ports: Sequence[Port]) -> Observed:
+        """Latents and statistics of `frames` `(batch, *sample)` with these ports applied.
+
+        Raises:
+            EngineError: The graph cannot take the frames.
+        """
+        feeds: dict[str, NDArray[Any]] = {}
+        for index, (scale, shift) in enumerate(ports):
+            feeds |= {f"port{index}.scale": scale, f"port{index}.shift": shift}
+        parts = [
+            self._engine.run({"frames": np.ascontiguousarray(frames[start : start + CHUNK]), **feeds})
+            for start in range(0, len(frames), CHUNK)
+        ]
+        numbers = range(len(self.channels))
+        return Observed(
+            latents=np.concatenate([part["latents"] for part in parts]),
+            means=tuple(np.concatenate([part[f"port{index}.mean"] for part in parts]) for index in numbers),
+            squares=tuple(np.concatenate([part[f"port{index}.square"] for part in parts]) for index in numbers),
+        )
+
+    def info(self) -> dict[str, Any]:
+        """What really runs."""
+        return self._engine.info()
+
+    def close(self) -> None:
+        """Give the graph's memory back."""
+        self._engine.close()
+
+    def __enter__(self) -> Trunk:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class Tail:
+    """The live end of an encoder, with the factory's weights or with others.
+
+    Args:
+        bundle: An opened bundle.
+        engine: A key of `ENGINES`.
+        weights: `weight.NAME` -> value, instead of the factory's.
+        threads: Threads per run; 0 lets the engine choose.
+    """
+
+    def __init__(
+        self, bundle: Bundle, *, engine: str, weights: Mapping[str, Floats] | None = None, threads: int = 0
+    ) -> None:
+        self._engine = open_engine(engine, bundle.graph("tail"), constants=weights, threads=threads)
+
+    def run(self, latents: Floats) -> Floats:
+        """Unit vectors `(batch, dim)` of latents `(batch, *latent)`."""
+        parts = [
+            self._engine.run({"latents": np.ascontiguousarray(latents[start : start + CHUNK])})["vectors"]
+            for start in range(0, len(latents), CHUNK)
+        ]
+        return np.concatenate(parts)
+
+    def close(self) -> None:
+        """Give the graph's memory back."""
+        self._engine.close()
+
+    def __enter__(self) -> Tail:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
