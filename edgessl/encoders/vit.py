@@ -60,7 +60,7 @@ def vit_encoder(
     vit.blocks, vit.norm, vit.head, vit.fc_norm, vit.attn_pool = nn.Sequential(), *(nn.Identity() for _ in range(3)), None
     return EncoderModule(
         input,
-        [_Embed(vit), *blocks, norm],
+        [TokenEmbed(vit), *blocks, norm],
         pool,
         dim=vit.embed_dim,
         channels=[vit.embed_dim] * (len(blocks) + 2),
@@ -72,8 +72,13 @@ def vit_encoder(
     )
 
 
-class _Embed(nn.Module):
-    """Patches, class and register tokens, positions: what a ViT does before its first block."""
+class TokenEmbed(nn.Module):
+    """Patches, class and register tokens, positions: what a ViT does before its first block.
+
+    Attributes:
+        prefix: Class and register tokens, which come first.
+        patch: Height and width of a patch.
+    """
 
     def __init__(self, vit: Any) -> None:
         super().__init__()
