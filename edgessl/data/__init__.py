@@ -1,0 +1,1 @@
+"""Samples in memory or on demand, and which of them each training step takes."""

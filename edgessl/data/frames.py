@@ -1,0 +1,78 @@
+"""The samples of a source as batches for training: from memory when they fit, else read when they are wanted."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from edgessl.errors import InputError
+from edgessl.sources import Source
+from edgessl.sources.base import Indices
+
+#: Below this a source is kept in memory as one array.
+MEMORY_LIMIT_BYTES = 1 << 30
+
+#: One batch: samples `(batch, *shape)`, and what could not be read, as (name, reason).
+FrameBatch = tuple[Tensor, list[tuple[str, str]]]
+
+
+class FrameBatches(Dataset[FrameBatch]):
+    """Batches of a source: the item at an array of positions `(batch,)` is the samples at these positions.
+
+    In memory, unreadable samples are left out from the beginning. Read on demand, readable ones of the same batch take
+    their places: a batch keeps its size and does not depend on what was read before.
+
+    Attributes:
+        in_memory: Whether the samples are kept in memory.
+        skipped: What could not be read, as (name, reason); on demand it comes with the batches instead.
+
+    Args:
+        source: Where the samples come from.
+        memory_limit_bytes: Size up to which they are kept in memory.
+    """
+
+    def __init__(self, source: Source, *, memory_limit_bytes: int = MEMORY_LIMIT_BYTES) -> None:
+        self._source = source
+        self._frames: Tensor | None = None
+        self.skipped: list[tuple[str, str]] = []
+        size_bytes = len(source) * math.prod(source.spec.shape) * np.dtype(source.spec.dtype).itemsize
+        self.in_memory = size_bytes <= memory_limit_bytes
+        if self.in_memory:
+            parts = [batch.frames for batch in source.batches(256)]
+            if not parts:
+                raise InputError(f"no sample of {source.name} can be read; the first: {_why(source)}")
+            self._frames = torch.from_numpy(np.concatenate(parts))
+            self.skipped = [(skipped.name, skipped.reason) for skipped in source.skipped]
+
+    def __len__(self) -> int:
+        return len(self._source) if self._frames is None else len(self._frames)
+
+    def __getitem__(self, positions: Indices) -> FrameBatch:
+        if self._frames is not None:
+            return self._frames[torch.from_numpy(positions)], []
+        kept, frames = self._source.read(positions)
+        if len(kept) == len(positions):
+            return torch.from_numpy(frames), []
+        if len(kept) == 0:
+            raise InputError(f"no sample of a whole batch of {self._source.name} can be read: {_why(self._source)}")
+        lost = {self._source.names[index] for index in np.setdiff1d(positions, kept)}
+        filled = np.resize(np.arange(len(kept)), len(positions))
+        return (
+            torch.from_numpy(frames[filled]),
+            [(skipped.name, skipped.reason) for skipped in self._source.skipped if skipped.name in lost],
+        )
+
+
+def as_it_is(batch: Any) -> Any:
+    """What a `DataLoader` does to a batch that is one already: nothing."""
+    return batch
+
+
+def _why(source: Source) -> str:
+    first = next(iter(source.skipped), None)
+    return f"{first.name}: {first.reason}" if first else "it holds none"

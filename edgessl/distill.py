@@ -1,0 +1,153 @@
+"""Distillation: a student of another architecture or width learns its teacher's vectors, without labels."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from edgessl.blocks.views import ViewConfig, random_view
+from edgessl.checkpoint import read_checkpoint
+from edgessl.encoders import EncoderModule, build_encoder
+from edgessl.errors import InputError
+from edgessl.recipes import Defaults, Recipe, Terms, Views
+from edgessl.sources import Source
+from edgessl.trainer import Run, seeded, train
+
+
+@dataclass(frozen=True, kw_only=True)
+class DistillationConfig:
+    """Settings of the distillation.
+
+    Attributes:
+        relations: Weight of the term that compares similarities between samples; 0 leaves it out.
+        temperature: Of these similarities.
+        views: What teacher and student look at. The same view goes to both, so strong views teach the student the
+            teacher's answer to darkness and noise, too.
+    """
+
+    relations: float = 0.0
+    temperature: float = 0.1
+    views: ViewConfig = field(default_factory=ViewConfig)
+
+    def __post_init__(self) -> None:
+        if self.relations < 0:
+            raise InputError(f"relations is a weight, 0 or more, not {self.relations}")
+        if not self.temperature > 0:
+            raise InputError(f"temperature must be positive, not {self.temperature}")
+
+
+class Distillation(Recipe):
+    """The student's vector is drawn to its teacher's, on the same view.
+
+    With widths alike the student's own vector is compared, so that both share one space. Where they differ, a linear
+    layer, thrown away afterwards, stands between. The relations term compares the two distributions of each sample's
+    similarity to the others, as SEED does (Fang et al. 2021, arXiv:2101.04731), with the batch in place of its queue.
+    """
+
+    config = DistillationConfig
+    defaults = Defaults(lr=2e-3, weight_decay=1e-4, batch=128)
+
+    def __init__(self, encoder: EncoderModule, teacher: EncoderModule, config: DistillationConfig) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.project: nn.Module = nn.Identity() if encoder.dim == teacher.dim else nn.Linear(encoder.dim, teacher.dim)
+        # In a tuple it is no submodule: it is not trained, not put into training mode, and not kept in each state.
+        self._teacher = (teacher.eval().requires_grad_(False),)
+        self._config = config
+
+    def views(self, images: Tensor, generator: torch.Generator) -> Views:
+        """One view of each image, for both."""
+        return Views((random_view(images, generator, self._config.views),))
+
+    def forward(self, batch: Views) -> Terms:
+        """`cosine`: 1 - cosine with the teacher; `relations`: see above."""
+        (view,) = batch.views
+        target = self.target(view)  # (batch, teacher dim)
+        features = self.encoder.features(view)  # (batch, dim)
+        terms = {"cosine": (1 - functional.cosine_similarity(self.project(features), target, dim=1)).mean()}
+        if self._config.relations:
+            terms["relations"] = self._config.relations * relations(features, target, self._config.temperature)
+        return terms
+
+    @torch.no_grad()
+    def target(self, view: Tensor) -> Tensor:
+        """The teacher's unit vectors `(batch, teacher dim)`."""
+        (teacher,) = self._teacher
+        return functional.normalize(teacher.to(view.device).features(view), dim=1)
+
+
+def relations(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
+    """Divergence between the similarities of each sample to all others, as student and teacher see them.
+
+    Args:
+        student: `(batch, dim)`.
+        teacher: `(batch, teacher dim)`.
+        temperature: Cosines are divided by it before the softmax over the batch.
+    """
+    a, b = functional.normalize(student, dim=1), functional.normalize(teacher, dim=1)
+    itself = torch.eye(len(a), dtype=torch.bool, device=a.device)
+    logits, targets = ((unit @ unit.T / temperature).masked_fill(itself, -1e4) for unit in (a, b))
+    return functional.kl_div(logits.log_softmax(1), targets.log_softmax(1), log_target=True, reduction="batchmean")
+
+
+def distill(
+    teacher: Path,
+    source: Source,
+    *,
+    encoder: str,
+    output: Path,
+    run: Run | None = None,
+    encoder_options: Mapping[str, Any] | None = None,
+    config: DistillationConfig | None = None,
+) -> dict[str, Any]:
+    """Train a student to give its teacher's vectors.
+
+    Args:
+        teacher: Checkpoint folder.
+        source: Samples of the shape that the teacher takes; labels are not looked at.
+        encoder: The student: a key of `edgessl.encoders.ENCODERS`, or a timm model.
+        output: The checkpoint folder to make.
+        run: Steps, batch, learning rate, seed, hardware, resume; see `Run`.
+        encoder_options: Settings of the student that differ from its defaults.
+            With the width of the teacher both share one space.
+        config: Views and loss.
+
+    Returns:
+        The facts in `encoder.json`.
+
+    Raises:
+        CheckpointError: The teacher is missing or damaged.
+        InputError: The samples have another shape than the teacher's, or see `edgessl.trainer.train`.
+        Interrupted: The user stopped it; the message says how to resume.
+    """
+    run, config = run or Run(), config or DistillationConfig()
+    master, parent = read_checkpoint(teacher)
+    if master.input != source.spec:
+        raise InputError(
+            f"{source.name} has {source.spec.dtype} samples {source.spec.shape}; the teacher in {teacher} takes "
+            f"{master.input.dtype} {master.input.shape}"
+        )
+    options = dict(encoder_options or {})
+    with seeded(run.seed):
+        student = build_encoder(encoder, source.spec, **options)
+        method = Distillation(student, master, config)
+    facts = {
+        "made_by": "distill",
+        "recipe": "distill",
+        "config": asdict(config),
+        "architecture": {"name": encoder, "options": options},
+        "parent": {
+            "path": str(teacher),
+            "encoder": parent["encoder"],
+            "weights_sha256": parent["weights_sha256"],
+            "recipe": parent.get("recipe"),
+        },
+        "shares_space": student.dim == master.dim,
+    }
+    return train(method, source, output=output, run=run, facts=facts)

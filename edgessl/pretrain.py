@@ -1,0 +1,56 @@
+"""Pretraining: a recipe, an encoder and unlabelled samples become a checkpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from edgessl.encoders import build_encoder
+from edgessl.recipes import build_recipe
+from edgessl.sources import Source
+from edgessl.trainer import Run, seeded, train
+
+
+def pretrain(
+    source: Source,
+    *,
+    recipe: str,
+    encoder: str,
+    output: Path,
+    run: Run | None = None,
+    recipe_options: Mapping[str, Any] | None = None,
+    encoder_options: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Train an encoder from scratch, or from timm's weights, without labels.
+
+    Args:
+        source: The samples; labels are not looked at.
+        recipe: A key of `edgessl.recipes.RECIPES`.
+        encoder: A key of `edgessl.encoders.ENCODERS`, or a timm model.
+        output: The checkpoint folder to make.
+        run: Steps, batch, learning rate, seed, hardware, resume; see `Run`.
+        recipe_options: Settings of the recipe that differ from its defaults.
+        encoder_options: Settings of the encoder that differ from its defaults.
+
+    Returns:
+        The facts in `encoder.json`: settings, data digest, skipped samples, last loss, versions.
+
+    Raises:
+        UnknownNameError: There is no such recipe or encoder.
+        InputError: Settings or data that cannot be used; see `edgessl.trainer.train`.
+        Interrupted: The user stopped it; the message says how to resume.
+    """
+    run = run or Run()
+    with seeded(run.seed):
+        built = build_encoder(encoder, source.spec, **dict(encoder_options or {}))
+        method = build_recipe(recipe, built, **dict(recipe_options or {}))
+    facts = {
+        "made_by": "pretrain",
+        "recipe": recipe,
+        "config": asdict(method.config(**dict(recipe_options or {}))),
+        "architecture": {"name": encoder, "options": dict(encoder_options or {})},
+        "parent": None,
+    }
+    return train(method, source, output=output, run=run, facts=facts)
