@@ -5,6 +5,7 @@
     |  +- UnknownNameError          a name that is in no table: lists the table and the nearest name
     |  +- OutputExistsError         the output is there already and --overwrite was not given
     |  +- MissingExtraError         an optional package is not installed: names the pip line
+    +- Interrupted                  exit code 130: the user stopped a training; says how to resume
     +- EngineError                  an inference engine could not load or run a graph
     +- GateError                    exit code 3: a written artefact, or a candidate, failed its bound
     +- IntegrityError               exit code 4
@@ -57,6 +58,12 @@ class MissingExtraError(InputError):
         super().__init__(f"{package!r} is not installed. Install it with: pip install 'edgessl[{extra}]'")
         self.package = package
         self.extra = extra
+
+
+class Interrupted(EdgeSSLError):  # noqa: N818, nothing went wrong
+    """The user stopped long work; the message says how to go on with it."""
+
+    exit_code = 130
 
 
 class EngineError(EdgeSSLError):
