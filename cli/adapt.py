@@ -1,0 +1,66 @@
+"""`edgessl adapt`: embed and learn, without labels."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from edgessl.cli.options import BundlePath, EngineName, Json, Overwrite, Precision, Samples, Seed, Split, Strict
+from edgessl.cli.output import progress, result, talk_about
+from edgessl.files import refuse_existing
+
+EXAMPLE = "edgessl adapt robot.edgessl frames/ --state state/ -o vectors.npz"
+
+#: what may be typed -> what a learner calls it
+LEVELS = {"0": "recenter", "1": "ports", "2": "tail"}
+
+
+def adapt(
+    bundle: BundlePath,
+    source: Samples,
+    state: Annotated[Path, typer.Option(help="Folder that keeps what was learned; used again next time.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The .npz file to write.")],
+    level: Annotated[str, typer.Option(help="How far it may go: auto, 0 recenter, 1 ports, 2 tail.")] = "auto",
+    log: Annotated[
+        Path | None, typer.Option(help="Write what was learned and refused, one JSON object a line.")
+    ] = None,
+    engine: EngineName = "auto",
+    precision: Precision = "auto",
+    batch: Annotated[int, typer.Option(help="Samples per observation.")] = 32,
+    split: Split = "train",
+    seed: Seed = 0,
+    strict: Strict = False,
+    overwrite: Overwrite = False,
+    as_json: Json = False,
+) -> None:
+    """Embed every sample of SOURCE, and learn from them.
+
+    Samples are taken in order, and nothing is learned until the guard sees a shift. OUTPUT is written as
+    `edgessl embed` writes it. A state that is there is gone on with; --overwrite replaces OUTPUT and the
+    log, never the state.
+    """
+    for path in (output, log):
+        if path is not None:
+            refuse_existing(path, overwrite=overwrite)
+    from edgessl.runtimes.encoder import open_encoder
+    from edgessl.runtimes.vectors import vectors_of, write_events, write_vectors
+    from edgessl.sources import open_source
+
+    with open_encoder(bundle, engine=engine, precision=precision) as encoder:
+        samples = open_source(source, split=split, strict=strict, spec=encoder.input)
+        with encoder.learner(state, level=LEVELS.get(level, level), seed=seed) as learner:
+            with progress("adapt", len(samples)) as advance:
+                found = vectors_of(samples, learner.observe, encoder.dim, batch=batch, strict=strict, advance=advance)
+            events = [event.to_json() for event in learner.events]
+        write_vectors(output, found, encoder.space_id)
+        if log is not None:
+            write_events(log, events)
+        facts = {"output": str(output), "state": str(state)} | encoder.info() | found.counts() | {"events": events}
+    talk_about(found)
+    kinds = Counter(str(event["kind"]) for event in events)
+    told = ", ".join(f"{count} {kind}" for kind, count in kinds.items()) or "none"
+    text = f"{len(found.names)} vectors of {encoder.dim} in space {encoder.space_id} -> {output}; events: {told}"
+    result(facts, text, as_json=as_json)

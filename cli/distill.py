@@ -1,0 +1,79 @@
+"""`edgessl distill`: a smaller encoder learns a teacher's embedding, without labels."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, cast
+
+from edgessl.cli import training
+from edgessl.cli.options import Data, Json, Overwrite, Seed, Split, Strict
+from edgessl.cli.output import result
+from edgessl.files import refuse_existing
+
+if TYPE_CHECKING:
+    from edgessl.trainer import Precision as TorchPrecision
+
+EXAMPLE = "edgessl distill runs/a frames/ --encoder mobilenetv4_conv_small --steps 500 -o runs/b"
+
+
+def distill(
+    teacher: training.Teacher,
+    data: Data,
+    encoder: training.EncoderName,
+    output: training.Output,
+    steps: training.Steps = None,
+    epochs: training.Epochs = None,
+    batch: training.Batch = None,
+    lr: training.LearningRate = None,
+    split: Split = "train",
+    settings: training.Settings = [],  # noqa: B006, typer reads it and nobody changes it
+    seed: Seed = 0,
+    accelerator: training.Accelerator = "auto",
+    devices: training.Devices = "auto",
+    precision: training.TrainPrecision = "32-true",
+    workers: training.Workers = 1,
+    log: training.Log = "csv",
+    resume: training.Resume = False,
+    strict: Strict = False,
+    overwrite: Overwrite = False,
+    as_json: Json = False,
+) -> None:
+    """Train a smaller encoder to embed DATA as TEACHER does.
+
+    Architecture and width may differ from the teacher's; no labels are used.
+
+    Settings: --set relations=1 is the distillation's, --set encoder.dim=64 is the student's.
+    """
+    refuse_existing(output, overwrite=overwrite)
+    options, encoder_options = training.split_settings(settings)
+    from edgessl.checkpoint import read_facts
+    from edgessl.distill import DistillationConfig
+    from edgessl.distill import distill as train
+    from edgessl.signals import InputSpec
+    from edgessl.sources import open_source
+    from edgessl.trainer import Run
+
+    run = Run(
+        steps=steps,
+        epochs=epochs,
+        batch=batch,
+        lr=lr,
+        seed=seed,
+        accelerator=accelerator,
+        devices=training.devices_of(devices),
+        precision=cast("TorchPrecision", precision),  # Run checks it
+        workers=workers,
+        resume=resume,
+        overwrite=overwrite,
+        log=log,
+    )
+    spec = InputSpec.from_json(read_facts(teacher)["input"])
+    facts = train(
+        teacher,
+        open_source(data, split=split, strict=strict, spec=spec),
+        encoder=encoder,
+        output=output,
+        run=run,
+        encoder_options=encoder_options,
+        config=training.configured(DistillationConfig, options),
+    )
+    result({"output": str(output), **facts}, training.trained_text(facts, output), as_json=as_json)

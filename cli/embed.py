@@ -1,0 +1,48 @@
+"""`edgessl embed`: vectors of every sample of a source."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from edgessl.cli.options import BundlePath, EngineName, Json, Overwrite, Precision, Samples, Split, Strict
+from edgessl.cli.output import progress, result, talk_about
+from edgessl.files import refuse_existing
+
+EXAMPLE = "edgessl embed robot.edgessl frames/ -o vectors.npz"
+
+
+def embed(
+    bundle: BundlePath,
+    source: Samples,
+    output: Annotated[Path, typer.Option("--output", "-o", help="The .npz file to write.")],
+    engine: EngineName = "auto",
+    precision: Precision = "auto",
+    batch: Annotated[int, typer.Option(help="Samples per run.")] = 32,
+    split: Split = "train",
+    strict: Strict = False,
+    overwrite: Overwrite = False,
+    as_json: Json = False,
+) -> None:
+    """Embed every sample of SOURCE with BUNDLE.
+
+    OUTPUT holds `vectors` (n, dim) float32 in the source's order, `names` relative to the source, and `space_id`.
+    """
+    refuse_existing(output, overwrite=overwrite)
+    from edgessl.runtimes.encoder import open_encoder
+    from edgessl.runtimes.vectors import vectors_of, write_vectors
+    from edgessl.sources import open_source
+
+    with open_encoder(bundle, engine=engine, precision=precision) as encoder:
+        samples = open_source(source, split=split, strict=strict, spec=encoder.input)
+        with progress("embed", len(samples)) as advance:
+            found = vectors_of(samples, encoder.embed, encoder.dim, batch=batch, strict=strict, advance=advance)
+        write_vectors(output, found, encoder.space_id)
+        facts = {"output": str(output), "dim": encoder.dim, "space_id": encoder.space_id} | encoder.info()
+    talk_about(found)
+    facts |= found.counts()
+    result(
+        facts, f"{facts['samples']} vectors of {facts['dim']} in space {facts['space_id']} -> {output}", as_json=as_json
+    )

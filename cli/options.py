@@ -1,0 +1,61 @@
+"""Options that several commands share, and what turns their text into values."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from edgessl.errors import InputError
+
+_DATA = "Folder of images, .npz file, or demo:LAP (day, revisit, night, night_unseen)."
+Data = Annotated[str, typer.Argument(metavar="DATA", help=_DATA)]
+Samples = Annotated[str, typer.Argument(metavar="SOURCE", help=_DATA)]
+BundlePath = Annotated[Path, typer.Argument(metavar="BUNDLE", help="Folder NAME.edgessl written by `edgessl export`.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the output where it exists.")]
+Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+Strict = Annotated[bool, typer.Option("--strict", help="Make a sample that cannot be read or used an error.")]
+Seed = Annotated[int, typer.Option(help="Of everything random.")]
+Size = Annotated[
+    str, typer.Option(help="Frames are resized to this: 64, or 48x64 (height x width). Default: their own.")
+]
+Split = Annotated[str, typer.Option(help="Part of an .npz file that has both: train or test.")]
+EngineName = Annotated[str, typer.Option(help="What runs the graphs; `edgessl doctor` lists what is installed.")]
+Precision = Annotated[str, typer.Option(help="Of the graphs: auto, int8 or fp32.")]
+
+
+def parsed_size(text: str) -> tuple[int, int] | None:
+    """`"64"` -> `(64, 64)`, `"48x64"` -> `(48, 64)` (height, width), `""` -> None.
+
+    Raises:
+        InputError: `text` is no size.
+    """
+    if not text:
+        return None
+    parts = text.lower().split("x")
+    if len(parts) > 2 or not all(part.isascii() and part.isdigit() and int(part) > 0 for part in parts):
+        raise InputError(f"{text!r} is no size; type --size 64 or --size 48x64 (height x width)")
+    return int(parts[0]), int(parts[-1])
+
+
+def parsed_settings(settings: Sequence[str]) -> dict[str, Any]:
+    """`["depth=2", "norm=layer"]` -> `{"depth": 2, "norm": "layer"}`; values are JSON where they can be.
+
+    Raises:
+        InputError: A setting is not KEY=VALUE, or is given twice.
+    """
+    values: dict[str, Any] = {}
+    for setting in settings:
+        key, equals, text = setting.partition("=")
+        if not (key and equals):
+            raise InputError(f"{setting!r} is no setting; type --set KEY=VALUE, such as --set temperature=0.2")
+        if key in values:
+            raise InputError(f"{key!r} is set twice; leave one out")
+        try:
+            values[key] = json.loads(text)
+        except ValueError:
+            values[key] = text
+    return values

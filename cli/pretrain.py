@@ -1,0 +1,76 @@
+"""`edgessl pretrain`: unlabelled samples become a checkpoint."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, cast
+
+import typer
+
+from edgessl.cli import training
+from edgessl.cli.options import Data, Json, Overwrite, Seed, Size, Split, Strict, parsed_size
+from edgessl.cli.output import result
+from edgessl.files import refuse_existing
+
+if TYPE_CHECKING:
+    from edgessl.trainer import Precision as TorchPrecision
+
+EXAMPLE = "edgessl pretrain frames/ --recipe simclr --encoder conv_small --size 64 --steps 500 -o runs/a"
+
+
+def pretrain(
+    data: Data,
+    recipe: Annotated[str, typer.Option(help="A name from `edgessl recipes`.")],
+    encoder: training.EncoderName,
+    output: training.Output,
+    steps: training.Steps = None,
+    epochs: training.Epochs = None,
+    batch: training.Batch = None,
+    lr: training.LearningRate = None,
+    size: Size = "",
+    split: Split = "train",
+    settings: training.Settings = [],  # noqa: B006, typer reads it and nobody changes it
+    seed: Seed = 0,
+    accelerator: training.Accelerator = "auto",
+    devices: training.Devices = "auto",
+    precision: training.TrainPrecision = "32-true",
+    workers: training.Workers = 1,
+    log: training.Log = "csv",
+    resume: training.Resume = False,
+    strict: Strict = False,
+    overwrite: Overwrite = False,
+    as_json: Json = False,
+) -> None:
+    """Train an encoder on DATA, without labels.
+
+    Settings: --set temperature=0.2 is the recipe's, --set encoder.dim=64 is the encoder's.
+    """
+    refuse_existing(output, overwrite=overwrite)
+    shape, (recipe_options, encoder_options) = parsed_size(size), training.split_settings(settings)
+    from edgessl.pretrain import pretrain as train
+    from edgessl.sources import open_source
+    from edgessl.trainer import Run
+
+    run = Run(
+        steps=steps,
+        epochs=epochs,
+        batch=batch,
+        lr=lr,
+        seed=seed,
+        accelerator=accelerator,
+        devices=training.devices_of(devices),
+        precision=cast("TorchPrecision", precision),  # Run checks it
+        workers=workers,
+        resume=resume,
+        overwrite=overwrite,
+        log=log,
+    )
+    facts = train(
+        open_source(data, size=shape, split=split, strict=strict),
+        recipe=recipe,
+        encoder=encoder,
+        output=output,
+        run=run,
+        recipe_options=recipe_options,
+        encoder_options=encoder_options,
+    )
+    result({"output": str(output), **facts}, training.trained_text(facts, output), as_json=as_json)

@@ -1,0 +1,72 @@
+"""Options of the two commands that train, and the run they make."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+
+import typer
+
+from edgessl.cli.options import parsed_settings
+from edgessl.errors import UnknownNameError
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+_Config = TypeVar("_Config", bound="DataclassInstance")
+
+Teacher = Annotated[Path, typer.Argument(metavar="TEACHER", help="Checkpoint folder of the teacher.")]
+Output = Annotated[Path, typer.Option("--output", "-o", help="The checkpoint folder to make.")]
+EncoderName = Annotated[str, typer.Option("--encoder", help="A name from `edgessl recipes`, or a model of timm.")]
+Steps = Annotated[int | None, typer.Option(help="Optimizer steps.")]
+Epochs = Annotated[int | None, typer.Option(help="Passes over the data, instead of --steps.")]
+Batch = Annotated[int | None, typer.Option(help="Samples per step; the recipe's own when left out.")]
+LearningRate = Annotated[float | None, typer.Option("--lr", help="Peak learning rate; the recipe's own when left out.")]
+Accelerator = Annotated[str, typer.Option(help="cpu, gpu, or auto: the fastest that is there.")]
+Devices = Annotated[str, typer.Option(help="How many devices, or auto.")]
+TrainPrecision = Annotated[str, typer.Option("--precision", help="32-true, bf16-mixed or 16-mixed.")]
+Workers = Annotated[int, typer.Option(help="Processes that read samples which do not fit in memory.")]
+Log = Annotated[str, typer.Option(help="csv or tensorboard, in OUTPUT/log.")]
+Resume = Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run of the same settings.")]
+Settings = Annotated[
+    list[str],
+    typer.Option("--set", metavar="KEY=VALUE", help="A setting of the method, or encoder.KEY=VALUE; may be repeated."),
+]
+
+
+def split_settings(settings: list[str]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Settings of the method, and those of the encoder, which are written `encoder.KEY=VALUE`."""
+    values = parsed_settings(settings)
+    prefix = "encoder."
+    encoder = {key.removeprefix(prefix): value for key, value in values.items() if key.startswith(prefix)}
+    return {key: value for key, value in values.items() if not key.startswith(prefix)}, encoder
+
+
+def devices_of(text: str) -> int | str:
+    """`"2"` -> 2; anything else is Lightning's to understand."""
+    return int(text) if text.isdecimal() else text
+
+
+def configured(config: type[_Config], values: dict[str, Any]) -> _Config:
+    """A config with these settings, its defaults otherwise.
+
+    Raises:
+        UnknownNameError: It has no setting of that name.
+    """
+    known = [field.name for field in fields(config)]
+    for key in values:
+        if key not in known:
+            raise UnknownNameError("setting", key, known)
+    return config(**values)
+
+
+def trained_text(facts: dict[str, Any], output: Path) -> str:
+    """One line about a training that ended."""
+    losses = ", ".join(f"{name} {value:.4g}" for name, value in facts["loss"].items())
+    data = facts["data"]
+    skipped = f", {data['skipped']} unreadable samples skipped" if data["skipped"] else ""
+    return (
+        f"{facts['steps']} steps of {facts['batch']} on {data['samples']} samples in {facts['seconds']:.0f} s: {losses}"
+        f"{skipped} -> {output}"
+    )
