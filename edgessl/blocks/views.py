@@ -163,15 +163,20 @@ def blur(images: Tensor, sigma: Tensor) -> Tensor:
         sigma: `(batch,)` standard deviations in pixels; 0 leaves the image as it is.
     """
     # Two matrix products: on a CPU several times faster than a convolution with a kernel per sample.
-    down, across = (_gaussian(sigma, side) for side in images.shape[2:])
-    return down @ images @ across.transpose(2, 3)
+    height, width = images.shape[2:]
+    down = _gaussian(sigma, height)
+    across = down if width == height else _gaussian(sigma, width)
+    rows = images.flatten(1, 2) @ across.mT  # (batch, channels * height, width)
+    return down[:, None] @ rows.view_as(images)
 
 
 def _gaussian(sigma: Tensor, side: int) -> Tensor:
-    """Weights `(batch, 1, side, side)` of every pixel of a line in every blurred pixel of it."""
+    """Weights `(batch, side, side)` of every pixel of a line, last axis, in every blurred pixel of it."""
     at = torch.arange(side, device=sigma.device)
-    distance = (at[:, None] - at) ** 2
-    return (-distance / (2 * sigma.clamp_min(1e-3)[:, None, None, None] ** 2)).softmax(3)
+    fall = (-(at**2) / (2 * sigma.clamp_min(1e-3)[:, None] ** 2)).exp()  # (batch, side), over the distance
+    # Farther than 6 sigma is nothing: weights that are not quite 0 (denormal numbers) make the product 20 times slower.
+    weights = fall.where(fall > 1e-8, 0)[:, (at[:, None] - at).abs()]
+    return weights / weights.sum(2, keepdim=True)
 
 
 def _uniform(like: Tensor, generator: torch.Generator, low: float, high: float) -> Tensor:
