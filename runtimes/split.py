@@ -1,4 +1,4 @@
-"""The encoder in two halves: a frozen trunk with ports, which reports what passes it, and a tail whose weights may change."""
+"""The encoder in two halves: a frozen trunk with ports, which reports what passes, and a tail that may be trained."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from edgessl.bundle import Bundle
 from edgessl.errors import BundleError
 from edgessl.runtimes.engines import open_engine
+from edgessl.runtimes.patch import with_weights
 
 Floats = NDArray[np.float32]
 Port = tuple[Floats, Floats]  # scale (channels,), shift (channels,)
@@ -33,6 +34,27 @@ class Observed:
     latents: Floats
     means: tuple[Floats, ...]
     squares: tuple[Floats, ...]
+
+    def statistic(self) -> NDArray[np.float64]:
+        """What drift is judged by: channel means and logarithms of spreads before port 0, `(batch, 2 channels)`.
+
+        It is taken before the first port, so it does not depend on what was learned.
+        """
+        return frame_statistic(self.means[0], self.squares[0])
+
+    def rows(self, keep: NDArray[Any]) -> Observed:
+        """Some of the frames, by mask or index."""
+        return Observed(
+            latents=self.latents[keep],
+            means=tuple(mean[keep] for mean in self.means),
+            squares=tuple(square[keep] for square in self.squares),
+        )
+
+
+def frame_statistic(mean: NDArray[np.floating], square: NDArray[np.floating]) -> NDArray[np.float64]:
+    """Channel means, and logarithms of channel spreads, of `(batch, channels)` means and mean squares."""
+    spread = np.sqrt(np.maximum(square - mean**2, 1e-8))
+    return np.concatenate([mean, np.log(spread)], axis=1).astype(np.float64)
 
 
 class Trunk:
@@ -111,7 +133,9 @@ class Tail:
     def __init__(
         self, bundle: Bundle, *, engine: str, weights: Mapping[str, Floats] | None = None, threads: int = 0
     ) -> None:
-        self._engine = open_engine(engine, bundle.graph("tail"), constants=weights, threads=threads)
+        graph = bundle.graph("tail")
+        content = with_weights(graph.read_bytes(), weights) if weights else graph
+        self._engine = open_engine(engine, content, threads=threads)
 
     def run(self, latents: Floats) -> Floats:
         """Unit vectors `(batch, dim)` of latents `(batch, *latent)`."""

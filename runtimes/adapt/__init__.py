@@ -1,0 +1,1 @@
+"""Label-free adaptation on the device, in three levels, behind a guard."""

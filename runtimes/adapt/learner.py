@@ -1,0 +1,251 @@
+"""Embed a stream and learn from it: nothing until the guard sees a shift, the factory's encoder when there is none.
+
+What was learned is laid aside, not undone, when the shift is over: the day after a night is served as if there had
+been no night, and the next night starts where the last one ended.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgessl.bundle import MANIFEST
+from edgessl.errors import InputError, StateError, UnknownNameError
+from edgessl.files import sha256_of
+from edgessl.runtimes.adapt.adaptation import LEVELS, Adaptation, LearnerConfig, Seen
+from edgessl.runtimes.adapt.state import State, joined
+from edgessl.runtimes.adapt.store import Store
+from edgessl.runtimes.encoder import Encoder
+
+__all__ = ["LEVELS", "Learner", "LearnerConfig", "choose_level"]
+
+_EVENTS = 10_000  # kept; a robot that runs for months must not fill its memory with a log
+
+
+class Learner:
+    """An encoder that adapts; use it in a `with`, or close it. Closing twice is allowed.
+
+    Args:
+        encoder: Gives the bundle, the engine, the precision and the threads; it may be closed meanwhile.
+        folder: Keeps what was learned.
+        level: A name of `LEVELS`, or `auto`.
+        seed: Of a new state.
+        steps_per_frame: Budget of level `tail`: training steps per observed frame, at most.
+        config: Everything else.
+
+    Attributes:
+        level: A name of `LEVELS`.
+        frames: Frames observed over the whole life of the state: where a stream that was cut off goes on.
+        events: What happened since the learner was opened, oldest first; each has `kind`, `frame`, and numbers.
+
+    Raises:
+        StateError: The state belongs to another bundle, or another process is using it.
+        BundleError: The bundle lacks what the level needs.
+    """
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        folder: Path,
+        *,
+        level: str = "auto",
+        seed: int = 0,
+        steps_per_frame: float | None = None,
+        config: LearnerConfig | None = None,
+    ) -> None:
+        config = config or LearnerConfig()
+        if steps_per_frame is not None:
+            if not 0 <= steps_per_frame <= 4:
+                raise InputError(f"steps_per_frame must lie in 0..4, not {steps_per_frame}")
+            config = replace(config, tail=replace(config.tail, steps_per_frame=steps_per_frame))
+        bundle = encoder.bundle
+        self.level = choose_level(level, encoder)
+        self.input, self.dim, self.space_id = bundle.input, bundle.dim, bundle.space_id
+        self.frames = 0
+        self.events: list[dict[str, Any]] = []
+        self._config = config
+        self._unsaved = 0  # frames observed since the last snapshot
+        self._rolled = 0  # the snapshot that a rollback wrote
+        self._closed = False
+        self._learned = Adaptation(encoder, level=self.level, seed=seed, config=config, say=self._say)
+        self._store = Store(folder, bundle=sha256_of(bundle.path / MANIFEST), space_id=bundle.space_id)
+        try:
+            self._load()
+        except BaseException:
+            self._store.close()
+            raise
+
+    def observe(self, frames: NDArray[Any]) -> NDArray[np.float32]:
+        """Embed frames in the order they came, and learn from them.
+
+        Args:
+            frames: `(batch, *sample)`, any batch size.
+
+        Returns:
+            Unit vectors `(batch, dim)`; a frame that holds NaN or infinity gets a row of NaN.
+
+        Raises:
+            InputError: Wrong dtype or shape, or the learner is closed.
+            EngineError: The engine failed to embed; learning never raises.
+        """
+        if self._closed:
+            raise InputError("this learner is closed; open it again with encoder.learner(...)")
+        batch = self.input.check(frames)
+        vectors = np.full((len(batch), self.dim), np.nan, np.float32)
+        for part in self._parts(len(batch)):
+            good = np.flatnonzero(self.input.finite(batch[part]))
+            self.frames += part.stop - part.start
+            self._unsaved += part.stop - part.start
+            self._quarantine(part.stop - part.start - len(good))
+            if len(good):
+                vectors[part][good] = self._observe(batch[part][good])
+        return vectors
+
+    def snapshot(self) -> int:
+        """Write what was learned now; returns the number of the snapshot."""
+        own = State(values={"frames": self.frames, "level": self.level, "rolled": self._rolled})
+        number = self._store.save(joined({"learner": own, "learned": self._learned.state()}))
+        self._unsaved = 0
+        self._say("snapshot", number=number, votes=self._learned.votes)
+        return number
+
+    def info(self) -> dict[str, Any]:
+        """Counters and the guard's present view."""
+        return {"level": self.level, "frames": self.frames, **self._learned.info()}
+
+    def close(self) -> None:
+        """Write a snapshot of what is not on disk yet, and give the memory back."""
+        if self._closed:
+            return
+        self._closed = True
+        try:
+            if self._unsaved:
+                self.snapshot()
+        finally:
+            self._learned.close()
+            self._store.close()
+
+    def __enter__(self) -> Learner:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _parts(self, count: int) -> Iterator[slice]:
+        """Cut a batch where blocks of the whole stream end, so that no decision waits for the end of a long batch."""
+        block, start = self._config.guard.block, 0
+        while start < count:
+            stop = min(count, start + block - self.frames % block)
+            yield slice(start, stop)
+            start = stop
+
+    def _observe(self, frames: NDArray[Any]) -> NDArray[np.float32]:
+        """Embed one part, then learn from it if there is a shift."""
+        learned, guard = self._learned, self._learned.guard
+        ports = learned.ports()
+        observed = learned.trunk.run(frames, ports)
+        statistic = observed.statistic()
+        sound = np.isfinite(np.concatenate([statistic, *observed.squares], axis=1)).all(1)
+        whitened = guard.whitened(statistic)
+        if guard.judge(whitened[sound]):
+            self._say("shift" if guard.shifted else "return", score=guard.score, threshold=guard.threshold)
+            if learned.ports() is not ports:
+                observed = learned.trunk.run(frames, learned.ports())
+        raw, served = learned.embed(observed.latents)
+        sound = np.logical_and(sound, np.isfinite(raw).all(1))
+        self._quarantine(len(frames) - int(sound.sum()))
+        if guard.teaches and sound.any():
+            self._learn(
+                Seen(
+                    frames=frames[sound],
+                    observed=observed.rows(sound),
+                    raw=raw[sound],
+                    served=served[sound],
+                    whitened=whitened[sound],
+                )
+            )
+        return served
+
+    def _learn(self, seen: Seen) -> None:
+        before = self._learned.votes
+        try:
+            reason = self._learned.learn(seen)
+            if reason:
+                self._roll_back(reason)
+            elif self._learned.votes // self._config.snapshot_every > before // self._config.snapshot_every:
+                self._snapshot_or_say()
+        except Exception as error:  # noqa: BLE001 (a robot must not lose its vectors because learning failed)
+            self._learned.guard.frozen = True
+            self._say("failed", error=f"{type(error).__name__}: {error}")
+
+    def _quarantine(self, frames: int) -> None:
+        if frames:
+            self._learned.guard.quarantined += frames
+            self._say("quarantined", frames=frames, total=self._learned.guard.quarantined)
+
+    def _snapshot_or_say(self) -> None:
+        try:
+            self.snapshot()
+        except OSError as error:  # a full disk must not stop the robot
+            self._say("snapshot_failed", error=str(error))
+
+    def _roll_back(self, reason: str) -> None:
+        """To the newest whole snapshot; to the factory when there is none, or when it was gone back to already."""
+        loaded = self._store.load()
+        target = 0 if loaded.number == self._rolled else loaded.number
+        self._learned.forget()
+        if loaded.state is not None and target:
+            self._learned.restore_learned(loaded.state.part("learned"))
+        guard = self._learned.guard
+        guard.rolled_back()
+        self._say("rollback", reason=reason, snapshot=target, rollbacks=guard.rollbacks)
+        if guard.frozen:
+            self._say("frozen", rollbacks=guard.rollbacks)
+        self._rolled = self._store.next_number
+        self._snapshot_or_say()
+
+    def _load(self) -> None:
+        loaded = self._store.load()
+        for file, why in loaded.damaged.items():
+            self._say("damaged", file=file, reason=why)
+        if loaded.state is not None:
+            try:
+                own = loaded.state.part("learner").values
+                self.frames, self._rolled = int(own["frames"]), int(own["rolled"])
+                self._learned.restore(loaded.state.part("learned"))
+            except (KeyError, ValueError, TypeError, IndexError) as error:
+                raise StateError(
+                    f"{self._store.folder} does not fit this edgessl: {error!r}; choose another state folder"
+                ) from error
+        self._say("open", level=self.level, snapshot=loaded.number, votes=self._learned.votes)
+
+    def _say(self, kind: str, **numbers: object) -> None:
+        self.events.append({"kind": kind, "frame": self.frames, **numbers})
+        del self.events[:-_EVENTS]
+
+
+def choose_level(level: str, encoder: Encoder) -> str:
+    """`level`, or the best default for `auto`: ports where the bundle has them.
+
+    Raises:
+        UnknownNameError: There is no such level.
+        InputError: The bundle has no ports, or no training step.
+    """
+    if level not in ("auto", *LEVELS):
+        raise UnknownNameError("level", level, ("auto", *LEVELS))
+    ports = bool(encoder.manifest.get("split", {}).get("ports"))
+    if level == "auto":
+        return "ports" if ports else "recenter"
+    if level != "recenter" and not ports:
+        raise InputError(f"{encoder.bundle.path} has no ports; use level recenter")
+    if level == "tail" and "step" not in encoder.manifest:
+        raise InputError(f"{encoder.bundle.path} has no training step; use level ports")
+    return level

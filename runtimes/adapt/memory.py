@@ -1,0 +1,135 @@
+"""What the tail replays: trunk latents of two views in int8, and where the frame lay in the embedding space. No images.
+
+Sequential frames destroy self-supervised learning, and a memory that keeps what is different restores it (MinRed,
+Purushwalkam et al. 2022): when it is full, one of the two entries that are most alike makes room.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgessl.errors import InputError
+from edgessl.metrics import unit
+from edgessl.runtimes.adapt.state import State
+
+
+@dataclass(frozen=True, kw_only=True)
+class MemoryConfig:
+    """How much is held.
+
+    Attributes:
+        budget_bytes: All that the entries may take, exactly.
+        entries: At most so many, because admission compares with all of them.
+        novelty: Least cosine distance to everything held.
+    """
+
+    budget_bytes: int = 4 * 2**20
+    entries: int = 512
+    novelty: float = 0.02
+
+
+class Memory:
+    """Latents `(2, *latent)` int8 and a reference vector `(dim,)` float32 per entry.
+
+    Args:
+        latent: Shape of one latent.
+        dim: Length of a vector.
+        scale: One int8 step, per latent channel.
+        channel_axis: Of the latent's channels in a batch.
+        config: How much is held.
+
+    Raises:
+        InputError: The budget does not hold two entries.
+    """
+
+    def __init__(
+        self, latent: tuple[int, ...], dim: int, scale: NDArray[np.floating], channel_axis: int, config: MemoryConfig
+    ) -> None:
+        self._config = config
+        shape = [1] * (len(latent) + 1)
+        shape[channel_axis] = len(scale)
+        self._scale = np.maximum(scale.astype(np.float32), np.float32(1e-12)).reshape(shape)
+        self.entry_bytes = 2 * int(np.prod(latent)) + 4 * dim
+        self.capacity = min(config.entries, config.budget_bytes // self.entry_bytes)
+        if self.capacity < 2:
+            raise InputError(
+                f"a memory of {config.budget_bytes} bytes holds {self.capacity} entries of {self.entry_bytes} bytes; "
+                f"give it at least {2 * self.entry_bytes}"
+            )
+        self._latents = np.zeros((0, 2, *latent), np.int8)
+        self.references = np.zeros((0, dim), np.float32)
+
+    def __len__(self) -> int:
+        return len(self.references)
+
+    @property
+    def size_bytes(self) -> int:
+        """What the entries take."""
+        return int(self._latents.nbytes + self.references.nbytes)
+
+    def novelty(self, vector: NDArray[np.float32]) -> float:
+        """Cosine distance of a unit vector `(dim,)` to the nearest reference; 2 when nothing is held."""
+        return 1.0 - float((self.references @ vector).max()) if len(self) else 2.0
+
+    def wants(self, vector: NDArray[np.float32]) -> bool:
+        """Whether a frame with this reference would be admitted now."""
+        return self.novelty(vector) >= self._config.novelty
+
+    def admit(self, a: NDArray[np.float32], b: NDArray[np.float32], reference: NDArray[np.float32]) -> bool:
+        """Offer the latents `(*latent)` of two views of one frame, and its vector `(dim,)`.
+
+        Returns:
+            Whether they are held now. Numbers that are not finite never are.
+        """
+        if not (np.isfinite(a).all() and np.isfinite(b).all() and np.isfinite(reference).all()):
+            return False
+        reference = unit(reference[None])[0].astype(np.float32)
+        if not self.wants(reference):
+            return False
+        entry = self._quantized(np.stack([a, b]))[None]  # (1, 2, *latent)
+        if len(self) == self.capacity:
+            out = self._redundant(reference)
+            self._latents = np.delete(self._latents, out, 0)
+            self.references = np.delete(self.references, out, 0)
+        self._latents = np.concatenate([self._latents, entry])
+        self.references = np.concatenate([self.references, reference[None]])
+        return True
+
+    def sample(
+        self, count: int, rng: np.random.Generator
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
+        """Draw entries without repeating one: latents of both views `(count, *latent)`, references `(count, dim)`."""
+        rows = rng.choice(len(self), size=count, replace=False)
+        a, b = self._latents[rows, 0], self._latents[rows, 1]
+        return a * self._scale, b * self._scale, self.references[rows]
+
+    def latents(self) -> NDArray[np.float32]:
+        """First view of everything held, `(n, *latent)`."""
+        return np.asarray(self._latents[:, 0] * self._scale)
+
+    def clear(self) -> None:
+        """Forget everything."""
+        self._latents, self.references = self._latents[:0], self.references[:0]
+
+    def state(self) -> State:
+        """A copy."""
+        return State(tensors={"latents": self._latents.copy(), "references": self.references.copy()})
+
+    def restore(self, state: State) -> None:
+        """Go back to a copy, newest entries first when the budget has shrunk since."""
+        self._latents = state.tensors["latents"][-self.capacity :].copy()
+        self.references = state.tensors["references"][-self.capacity :].copy()
+
+    def _quantized(self, latents: NDArray[np.float32]) -> NDArray[np.int8]:
+        return np.asarray(np.clip(np.rint(latents / self._scale), -127, 127), np.int8)
+
+    def _redundant(self, offered: NDArray[np.float32]) -> int:
+        """Which entry goes: the older one of the closest pair, the offered one counted as the newest."""
+        everyone = np.concatenate([self.references, offered[None]])
+        similar = everyone @ everyone.T
+        np.fill_diagonal(similar, -np.inf)
+        first, second = np.unravel_index(int(similar.argmax()), similar.shape)
+        return int(min(first, second))

@@ -1,0 +1,149 @@
+"""Level 2, put together: frames become latents, the budget buys steps, and the guard lets the average serve."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgessl.runtimes.adapt.guard import Guard
+from edgessl.runtimes.adapt.memory import Memory, MemoryConfig
+from edgessl.runtimes.adapt.state import State, joined
+from edgessl.runtimes.adapt.tail import TailConfig, TailTraining
+from edgessl.runtimes.adapt.views import ViewsConfig, view
+from edgessl.runtimes.encoder import Encoder
+from edgessl.runtimes.split import Port, Trunk
+
+
+class Replay:
+    """The tail's memory, its training, and the tail that serves while the world is shifted.
+
+    Args:
+        encoder: Gives the bundle, the engine and the threads.
+        source: Tensors of the bundle's `source` file.
+        trunk: Makes latents; belongs to the caller.
+        tail, memory, views: Configurations.
+
+    Attributes:
+        serving: The tail with the accepted weights.
+        changed: Whether the last call of `learn` put other weights to serve.
+    """
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        source: dict[str, NDArray[Any]],
+        trunk: Trunk,
+        tail: TailConfig,
+        memory: MemoryConfig,
+        views: ViewsConfig,
+    ) -> None:
+        bundle = encoder.bundle
+        self._input, self._trunk, self._views = bundle.input, trunk, views
+        self._memory = Memory(trunk.latent, bundle.dim, source["latent.scale"], trunk.channel_axis, memory)
+        self._training = TailTraining(
+            bundle,
+            source,
+            channel_axis=trunk.channel_axis,
+            engine=encoder.engine,
+            threads=encoder.threads,
+            config=tail,
+        )
+        self._factory = self._training.open()
+        self.serving = self._training.open()
+        self.changed = False
+        self._loss = self._gradient = 0.0
+
+    def learn(
+        self,
+        frames: NDArray[Any],
+        served: NDArray[np.float32],
+        voting: NDArray[np.bool_],
+        ports: Sequence[Port],
+        guard: Guard,
+        rng: np.random.Generator,
+    ) -> str:
+        """Admit what is new, and train within the budget.
+
+        Args:
+            frames: `(batch, *sample)`, used for two views and not kept.
+            served: Their vectors `(batch, dim)`.
+            voting: Which of them may be learned from, `(batch,)`.
+            ports: Present positions of the ports.
+            guard: Judges candidates.
+            rng: Of the views and the draws.
+
+        Returns:
+            What went wrong; empty when nothing did.
+        """
+        self.changed = False
+        rows = [row for row in np.flatnonzero(voting) if self._memory.wants(served[row])]
+        if rows:
+            chosen = frames[rows]
+            both = np.concatenate([view(chosen, self._input, self._views, rng) for _ in range(2)])
+            latents = self._trunk.run(both, ports).latents
+            for place, row in enumerate(rows):
+                self._memory.admit(latents[place], latents[len(rows) + place], served[row])
+        for _ in range(self._training.afford(len(frames)) if self._training.ready(self._memory) else 0):
+            outcome = self._training.step(self._memory, rng)
+            self._loss, self._gradient = outcome.loss, outcome.gradient_norm
+            if not outcome.ok:
+                return "the training step is not finite"
+            if self._training.due() and (reason := self._offer(guard)):
+                return reason
+        return ""
+
+    def reset(self) -> None:
+        """Back to the factory's tail and an empty memory."""
+        self._memory.clear()
+        self._training.reset()
+        self._serve()
+
+    def info(self) -> dict[str, Any]:
+        """Counters."""
+        return {
+            "memory": len(self._memory),
+            "memory_bytes": self._memory.size_bytes,
+            "steps": self._training.steps,
+            "loss": self._loss,
+            "gradient_norm": self._gradient,
+        }
+
+    def close(self) -> None:
+        """Give the graphs' memory back."""
+        self._training.close()
+        self._factory.close()
+        self.serving.close()
+
+    def state(self) -> State:
+        """A copy."""
+        return joined({"memory": self._memory.state(), "training": self._training.state()})
+
+    def restore(self, state: State) -> None:
+        """Go back to a copy."""
+        self._memory.restore(state.part("memory"))
+        self._training.restore(state.part("training"))
+        self._serve()
+
+    def _offer(self, guard: Guard) -> str:
+        """Let the average serve if the guard finds nothing wrong with it."""
+        latents = self._memory.latents()
+        with self._training.candidate() as tail:
+            anchors, replayed = tail.run(self._training.anchor_latents), tail.run(latents)
+        reason = guard.refuses(
+            anchors=anchors,
+            anchors_before=self._training.anchor_vectors,
+            replayed=replayed,
+            replayed_before=self._factory.run(latents),
+        )
+        if not reason:
+            self._training.accept()
+            self._serve()
+            self.changed = True
+        return reason
+
+    def _serve(self) -> None:
+        self.serving.close()
+        self.serving = self._training.open(self._training.served)

@@ -1,0 +1,184 @@
+"""Level 2: train the tail on replayed latents, with a training step that was made ahead of time as a plain graph."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgessl.bundle import Bundle
+from edgessl.errors import BundleError
+from edgessl.runtimes.adapt.memory import Memory
+from edgessl.runtimes.adapt.state import State
+from edgessl.runtimes.engines import open_engine
+from edgessl.runtimes.split import Tail
+
+Floats = NDArray[np.float32]
+Weights = dict[str, Floats]  # `weight.NAME` -> value
+
+
+@dataclass(frozen=True, kw_only=True)
+class TailConfig:
+    """How the tail is trained; `None` takes the bundle's own value.
+
+    Attributes:
+        lr, momentum, pull, clip: Inputs of the step graph; `pull` draws towards the factory's weights.
+        warm_up: Steps over which the learning rate rises from 0.
+        steps_per_frame: Budget: training steps per observed frame, at most.
+        average: Share of the served average that stays at each step.
+        serve_every: Steps between two looks at whether the average may serve.
+        replayed: Share of the anchors that comes from the memory instead of from the source.
+    """
+
+    lr: float | None = None
+    momentum: float | None = None
+    pull: float | None = None
+    clip: float | None = None
+    warm_up: int = 20
+    steps_per_frame: float = 1 / 16
+    average: float = 0.98
+    serve_every: int = 16
+    replayed: float = 0.5
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What one step gave."""
+
+    ok: bool  # every number is finite; if not, nothing was changed
+    loss: float
+    gradient_norm: float
+
+
+class TailTraining:
+    """Weights of the tail: those in training, their velocity, their average, and the accepted average that serves.
+
+    Args:
+        bundle: An opened bundle.
+        source: Tensors of the bundle's `source` file.
+        channel_axis: Of the latent's channels in a batch.
+        engine: A key of `ENGINES`.
+        threads: Threads per run; 0 lets the engine choose.
+        config: How the tail is trained.
+
+    Raises:
+        BundleError: The manifest does not describe the step.
+        InputError: The bundle has no step graph.
+    """
+
+    def __init__(
+        self,
+        bundle: Bundle,
+        source: dict[str, NDArray[Any]],
+        *,
+        channel_axis: int,
+        engine: str,
+        threads: int,
+        config: TailConfig,
+    ) -> None:
+        self._bundle, self._engine_name, self._threads, self._config = bundle, engine, threads, config
+        self._factory: Weights = {name: value.astype(np.float32) for name, value in bundle.tensors("weights").items()}
+        try:
+            facts: dict[str, Any] = bundle.manifest["step"]
+            self.batch, self._anchors = int(facts["batch"]), int(facts["anchors"])
+            chosen = {name: getattr(config, name) for name in ("lr", "momentum", "pull", "clip")}
+            self._knobs = {name: float(facts[name] if value is None else value) for name, value in chosen.items()}
+            shape = [1] * source["anchor.latents"].ndim
+            shape[channel_axis] = -1
+            self.anchor_latents: Floats = source["anchor.latents"] * source["latent.scale"].reshape(shape)
+            self.anchor_vectors: Floats = source["anchor.vectors"]
+        except (KeyError, TypeError, ValueError) as error:
+            raise BundleError(f"{bundle.path} does not describe its step: {error!r}; export it again") from error
+        self._step = open_engine(engine, bundle.graph("step"), threads=threads)
+        self.reset()
+
+    def reset(self) -> None:
+        """Back to the factory's weights."""
+        self.weights = {name: value.copy() for name, value in self._factory.items()}
+        self.velocity = {name: np.zeros_like(value) for name, value in self._factory.items()}
+        self.average = {name: value.copy() for name, value in self._factory.items()}
+        self.served = {name: value.copy() for name, value in self._factory.items()}
+        self.steps = 0
+        self._credit = 0.0
+
+    def ready(self, memory: Memory) -> bool:
+        """Whether the memory holds a batch."""
+        return len(memory) >= self.batch
+
+    def afford(self, frames: int) -> int:
+        """Steps that the budget allows after so many more frames."""
+        self._credit = min(self._credit + frames * self._config.steps_per_frame, 4.0)  # no long burst after a pause
+        steps = int(self._credit)
+        self._credit -= steps
+        return steps
+
+    def step(self, memory: Memory, rng: np.random.Generator) -> Outcome:
+        """Train once on a batch of the memory, beside anchors of the source and of the memory."""
+        a, b, _ = memory.sample(self.batch, rng)
+        anchors, reference = self._draw_anchors(memory, rng)
+        knobs = dict(self._knobs)
+        knobs["lr"] *= min(1.0, (self.steps + 1) / max(self._config.warm_up, 1))
+        feeds: dict[str, NDArray[Any]] = {name: np.asarray(value, np.float32) for name, value in knobs.items()}
+        feeds |= {"a": a, "b": b, "anchors": anchors, "reference": reference} | self.weights
+        feeds |= {_velocity(name): value for name, value in self.velocity.items()}
+        out = self._step.run(feeds)
+        ok = all(bool(np.isfinite(value).all()) for value in out.values())
+        outcome = Outcome(ok=ok, loss=float(out["loss"]), gradient_norm=float(out["gradient_norm"]))
+        if not ok:
+            return outcome
+        self.weights = {name: out[f"new.{name}"] for name in self.weights}
+        self.velocity = {name: out[f"new.{_velocity(name)}"] for name in self.velocity}
+        keep = np.float32(self._config.average)
+        self.average = {name: keep * self.average[name] + (1 - keep) * new for name, new in self.weights.items()}
+        self.steps += 1
+        return outcome
+
+    def due(self) -> bool:
+        """Whether the average is to be looked at now."""
+        return self.steps % self._config.serve_every == 0
+
+    def candidate(self) -> Tail:
+        """The tail with the average's weights; the caller closes it."""
+        return self.open(self.average)
+
+    def open(self, weights: Weights | None = None) -> Tail:
+        """The tail with these weights, or the factory's; the caller closes it."""
+        return Tail(self._bundle, engine=self._engine_name, weights=weights, threads=self._threads)
+
+    def accept(self) -> None:
+        """Let the average serve."""
+        self.served = {name: value.copy() for name, value in self.average.items()}
+
+    def close(self) -> None:
+        """Give the step graph's memory back."""
+        self._step.close()
+
+    def state(self) -> State:
+        """A copy."""
+        groups = {"weights": self.weights, "velocity": self.velocity, "average": self.average, "served": self.served}
+        tensors = {
+            f"{group}.{name}": value.copy() for group, weights in groups.items() for name, value in weights.items()
+        }
+        return State(tensors=dict(tensors), values={"steps": self.steps, "credit": self._credit})
+
+    def restore(self, state: State) -> None:
+        """Go back to a copy."""
+        for group in ("weights", "velocity", "average", "served"):
+            setattr(self, group, {name: value.copy() for name, value in state.part(group).tensors.items()})
+        self.steps, self._credit = int(state.values["steps"]), float(state.values["credit"])
+
+    def _draw_anchors(self, memory: Memory, rng: np.random.Generator) -> tuple[Floats, Floats]:
+        replayed = min(round(self._config.replayed * self._anchors), len(memory))
+        latents, _, references = memory.sample(replayed, rng)
+        # With replacement: a bundle may hold fewer anchors than a step takes.
+        rows = rng.choice(len(self.anchor_vectors), size=self._anchors - replayed, replace=True)
+        return (
+            np.concatenate([self.anchor_latents[rows], latents]),
+            np.concatenate([self.anchor_vectors[rows], references]),
+        )
+
+
+def _velocity(weight: str) -> str:
+    return "velocity." + weight.removeprefix("weight.")
