@@ -224,3 +224,21 @@ def test_images_are_refused_where_series_are_taken(tmp_path: Path) -> None:
     spec = InputSpec(kind="series", shape=(6, 128), dtype="float32", units="as recorded")
     with pytest.raises(InputError, match="takes series"):
         open_source(str(tmp_path), spec=spec)
+
+
+def test_a_folder_that_cannot_be_listed_is_skipped_and_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _write(tmp_path / "a" / "1.png")
+    _write(tmp_path / "lost+found" / "2.png")
+    scandir = os.scandir
+
+    def guarded(path: Path) -> object:
+        if Path(path).name == "lost+found":
+            raise PermissionError(13, "Permission denied")
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", guarded)
+    source = FolderSource(tmp_path)
+    assert source.names == ["a/1.png"]
+    assert [skipped.name for skipped in source.skipped] == ["lost+found"]
+    with pytest.raises(InputError, match="cannot be listed: Permission denied"):
+        FolderSource(tmp_path, strict=True)
