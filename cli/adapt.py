@@ -51,10 +51,12 @@ def adapt(
 
     with open_encoder(bundle, engine=engine, precision=precision) as encoder:
         samples = open_source(source, split=split, strict=strict, spec=encoder.input)
-        with encoder.learner(state, level=LEVELS.get(level, level), seed=seed) as learner:
-            with progress("adapt", len(samples)) as advance:
-                found = vectors_of(samples, learner.observe, encoder.dim, batch=batch, strict=strict, advance=advance)
-            events = [event.to_json() for event in learner.events]
+        with (
+            encoder.learner(state, level=LEVELS.get(level, level), seed=seed) as learner,
+            progress("adapt", len(samples)) as advance,
+        ):
+            found = vectors_of(samples, learner.observe, batch=batch, strict=strict, advance=advance)
+        events = learner.events  # the last one tells of the snapshot that closing wrote
         write_vectors(output, found, encoder.space_id)
         if log is not None:
             write_events(log, events)

@@ -32,13 +32,13 @@ def embed(
     """
     refuse_existing(output, overwrite=overwrite)
     from edgessl.runtimes.encoder import open_encoder
-    from edgessl.runtimes.vectors import vectors_of, write_vectors
+    from edgessl.runtimes.vectors import quarantining, vectors_of, write_vectors
     from edgessl.sources import open_source
 
     with open_encoder(bundle, engine=engine, precision=precision) as encoder:
         samples = open_source(source, split=split, strict=strict, spec=encoder.input)
         with progress("embed", len(samples)) as advance:
-            found = vectors_of(samples, encoder.embed, encoder.dim, batch=batch, strict=strict, advance=advance)
+            found = vectors_of(samples, quarantining(encoder), batch=batch, strict=strict, advance=advance)
         write_vectors(output, found, encoder.space_id)
         facts = {"output": str(output), "dim": encoder.dim, "space_id": encoder.space_id} | encoder.info()
     talk_about(found)

@@ -10,6 +10,7 @@ import typer
 from edgessl.cli.options import Json
 from edgessl.cli.output import result, table
 
+_TRAINED = ("made_by", "recipe", "steps", "batch", "seed", "data", "weights_sha256")  # the rest stands in the --json
 EXAMPLE = "edgessl inspect robot.edgessl"
 
 
@@ -36,6 +37,8 @@ def inspect(
     ]
     rest = {key: value for key, value in bundle.manifest.items() if key not in ("artefacts", "parity")}
     measured = [_parity(file, figures) for file, figures in bundle.manifest.get("parity", {}).items()]
+    trained = rest.get("provenance", {}).get("checkpoint", {})
+    rest["provenance"] = {key: trained[key] for key in _TRAINED if key in trained}
     text = f"{_lines(rest)}\n\n{table(files)}\n\n{table(measured)}"
     result(bundle.manifest | {"path": str(path), "digests": "match"}, text, as_json=as_json)
 

@@ -187,7 +187,7 @@ def _embedders(
 
             runtime = opened.enter_context(open_encoder(subject))
             found[str(subject)] = runtime.embed
-            made: Any = open_bundle(subject, verify=False).manifest.get("provenance", {}).get("encoder", {})
+            made: Any = open_bundle(subject, verify=False).manifest.get("encoder", {})
         else:
             encoder, facts = read_checkpoint(subject)
             found[str(subject)] = module_embed(encoder)

@@ -14,7 +14,11 @@ from numpy.typing import NDArray
 
 from edgessl.errors import InputError
 from edgessl.files import write_atomic
+from edgessl.runtimes.encoder import Encoder
 from edgessl.sources import Skipped, Source
+
+#: frames `(batch, *sample)` -> vectors `(batch, dim)`
+Embed = Callable[[NDArray[Any]], NDArray[np.float32]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,7 +29,7 @@ class SourceVectors:
         vectors: `(n, dim)` of what could be read, in the source's order; NaN where a sample was quarantined.
         names: Their names, relative to the source.
         skipped: What could not be read.
-        quarantined: Names of samples that hold NaN or infinity: no encoder saw them.
+        quarantined: Names of samples that hold NaN or infinity: they are neither embedded nor learned from.
     """
 
     vectors: NDArray[np.float32]
@@ -44,8 +48,7 @@ class SourceVectors:
 
 def vectors_of(
     source: Source,
-    embed: Callable[[NDArray[Any]], NDArray[np.float32]],
-    dim: int,
+    embed: Embed,
     *,
     batch: int = 32,
     strict: bool = False,
@@ -55,8 +58,8 @@ def vectors_of(
 
     Args:
         source: Samples in order.
-        embed: `(batch, *sample)` -> `(batch, dim)`: an encoder's `embed`, or a learner's `observe`.
-        dim: Length of a vector.
+        embed: `(batch, *sample)` -> `(batch, dim)`, NaN for a sample that is not finite: `quarantining(encoder)`, or a
+            learner's `observe`.
         batch: Samples per call of `embed`, at most.
         strict: Make a sample with NaN or infinity an error.
         advance: Called with the number of samples done since the last call.
@@ -71,13 +74,10 @@ def vectors_of(
     quarantined: list[str] = []
     for samples in source.batches(batch):
         finite = source.spec.finite(samples.frames)
-        bad = [name for name, good in zip(samples.names, finite, strict=True) if not good]
+        bad = [samples.names[row] for row in np.flatnonzero(~finite)]
         if bad and strict:
             raise InputError(f"{source.name}: {bad[0]} holds NaN or infinity; leave out --strict to go on without it")
-        vectors = np.full((len(samples.names), dim), np.nan, np.float32)
-        if finite.any():
-            vectors[finite] = embed(samples.frames[finite] if bad else samples.frames)
-        parts.append(vectors)
+        parts.append(embed(samples.frames))
         names += samples.names
         quarantined += bad
         advance(len(samples.names))
@@ -86,6 +86,20 @@ def vectors_of(
     return SourceVectors(
         vectors=np.concatenate(parts), names=names, skipped=list(source.skipped), quarantined=quarantined
     )
+
+
+def quarantining(encoder: Encoder) -> Embed:
+    """`encoder.embed`, but with NaN for samples that hold NaN or infinity, where `embed` refuses the batch."""
+
+    def embed(frames: NDArray[Any]) -> NDArray[np.float32]:
+        finite = encoder.input.finite(frames)
+        if finite.all():
+            return encoder.embed(frames)
+        vectors = np.full((len(frames), encoder.dim), np.nan, np.float32)
+        vectors[finite] = encoder.embed(frames[finite])
+        return vectors
+
+    return embed
 
 
 def write_vectors(path: Path, found: SourceVectors, space_id: str) -> None:
