@@ -128,7 +128,7 @@ class Guard:
         return self.shifted and not self.frozen and self._latest > self.config.release * self.threshold
 
     def another_shift(self, whitened: NDArray[np.float64]) -> bool:
-        """Take in votes of a shift; true when a block of them is twice nearer to the source than to what was learned."""
+        """Take in votes of a shift; true when a block of them is twice nearer to the source than to it."""
         self._votes.extend(whitened)
         if len(self._votes) < self.config.block:
             return False

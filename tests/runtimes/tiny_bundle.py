@@ -1,4 +1,4 @@
-"""A bundle small enough to read, made by hand from ONNX operators: two convolutions with a port each, and a linear tail.
+"""A bundle small enough to read, made by hand from ONNX operators: two convolutions with ports, and a linear tail.
 
 python tests/runtimes/tiny_bundle.py OUTPUT.edgessl
 """
