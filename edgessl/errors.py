@@ -37,7 +37,7 @@ class UnknownNameError(InputError):
     def __init__(self, kind: str, name: str, choices: Iterable[str]) -> None:
         known = sorted(choices)
         near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
+        hint = f"; did you mean {near[0]!r}?" if near else "."
         shown = known if len(known) <= 20 else [*known[:20], f"... {len(known) - 20} more"]
         super().__init__(f"no {kind} {name!r}{hint} Choose one of: {', '.join(shown)}")
         self.name = name

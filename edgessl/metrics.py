@@ -73,11 +73,12 @@ def recall_at_1(
 
     Args:
         queries, bank: Vectors `(n, dim)`, `(m, dim)`.
-        places, bank_places: Positions `(n,)`, `(m,)` along the path, in its units.
+        places, bank_places: Positions `(n,)`, `(m,)` along the path, or `(n, axes)`, `(m, axes)`; distance is Euclidean.
         tolerance: Largest distance that counts as the same place.
     """
     best = neighbours(queries, bank, 1)[:, 0]
-    return float((np.abs(bank_places[best] - places) <= tolerance).mean())
+    apart = np.linalg.norm((bank_places[best] - places).reshape(len(places), -1), axis=1)
+    return float((apart <= tolerance).mean())
 
 
 def rankme(vectors: NDArray[np.floating], epsilon: float = 1e-7) -> float:

@@ -1,0 +1,87 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edgessl.errors import InputError
+from edgessl.signals import KINDS, InputSpec, image_spec
+
+IMAGE = image_spec(5, 7)
+SERIES = InputSpec(kind="series", shape=(3, 11), dtype="float32", units="m/s^2")
+
+
+def test_a_right_batch_comes_back_as_it_is() -> None:
+    frames = np.zeros((2, 5, 7, 3), np.uint8)
+    assert IMAGE.check(frames) is frames
+
+
+def test_lists_are_taken_where_their_values_fit() -> None:
+    spec = InputSpec(kind="series", shape=(1, 2), dtype="float64", units="1")
+    assert spec.check([[[0.5, 1.5]]]).shape == (1, 1, 2)
+
+
+@pytest.mark.parametrize(
+    ("shape", "hint"),
+    [
+        ((5, 7, 3), r"a single sample.*Type frames\[None\]"),
+        ((2, 3, 5, 7), r"channels first: type frames.transpose\(0, 2, 3, 1\)"),
+        ((2, 5, 7, 1), "1 channels: convert them to RGB"),
+        ((2, 5, 7, 4), "4 channels: convert them to RGB"),
+        ((2, 7, 5, 3), r"got uint8 \(2, 7, 5, 3\); this encoder takes uint8 \(batch, 5, 7, 3\)"),
+        ((), r"got uint8 \(\)"),
+    ],
+)
+def test_a_wrong_shape_says_what_was_given_and_what_to_type(shape: tuple[int, ...], hint: str) -> None:
+    with pytest.raises(InputError, match=hint):
+        IMAGE.check(np.zeros(shape, np.uint8))
+
+
+@pytest.mark.parametrize(
+    ("value", "dtype", "hint"),
+    [
+        (0.5, "float32", r"astype\('uint8'\)"),
+        (200.0, "float32", r"Type frames.astype\('uint8'\)"),
+        (-2.1, "float32", "outside 0..255: undo the normalisation"),
+        (300, "int64", "outside 0..255"),
+        (np.nan, "float32", "NaN or infinity"),
+    ],
+)
+def test_a_wrong_dtype_is_judged_by_its_values(value: float, dtype: str, hint: str) -> None:
+    with pytest.raises(InputError, match=hint):
+        IMAGE.check(np.full((2, 5, 7, 3), value, dtype))
+
+
+def test_values_in_0_to_1_are_told_to_be_scaled() -> None:
+    with pytest.raises(InputError, match=r"frames \* 255"):
+        IMAGE.check(np.full((2, 5, 7, 3), 0.5, np.float32))
+
+
+def test_an_empty_batch_of_the_wrong_dtype_is_refused_too() -> None:
+    with pytest.raises(InputError, match="got float32"):
+        IMAGE.check(np.zeros((0, 5, 7, 3), np.float32))
+
+
+def test_samples_with_nan_or_infinity_are_found() -> None:
+    batch = np.zeros((4, 3, 11), np.float32)
+    batch[1, 2, 10], batch[3, 0, 0] = np.nan, -np.inf
+    assert SERIES.finite(batch).tolist() == [True, False, True, False]
+    assert IMAGE.finite(np.zeros((2, 5, 7, 3), np.uint8)).tolist() == [True, True]
+
+
+@given(
+    kind=st.sampled_from(KINDS),
+    shape=st.lists(st.integers(1, 512), min_size=1, max_size=4).map(tuple),
+    dtype=st.sampled_from(["uint8", "float32"]),
+    units=st.text(max_size=20),
+)
+def test_json_gives_the_same_spec_back(kind: str, shape: tuple[int, ...], dtype: str, units: str) -> None:
+    spec = InputSpec(kind=kind, shape=shape, dtype=dtype, units=units)
+    assert InputSpec.from_json(spec.to_json()) == spec
+
+
+@pytest.mark.parametrize(("kind", "shape"), [("smell", (1,)), ("image", (0, 7, 3)), ("series", (3, -1))])
+def test_an_impossible_spec_is_refused(kind: str, shape: tuple[int, ...]) -> None:
+    with pytest.raises(InputError):
+        InputSpec(kind=kind, shape=shape, dtype="uint8", units="")
