@@ -68,7 +68,7 @@ def test_opens_the_content_of_a_file(name, tiny, engine, scenes):
     ids=["missing", "unknown", "dtype"],
 )
 def test_a_wrong_feed_is_refused_by_name(engine, feeds):
-    with pytest.raises(EngineError, match="frames|images|float"):
+    with pytest.raises(EngineError, match=r"frames|images|float"):
         engine.run(feeds)
 
 

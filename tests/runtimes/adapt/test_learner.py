@@ -1,0 +1,294 @@
+"""The learner as a whole: nothing without a shift, the factory after one, and the same vectors after a stop."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+import edgessl
+from edgessl.errors import InputError, StateError, UnknownNameError
+from edgessl.runtimes.adapt.adaptation import LEVELS, LearnerConfig
+from edgessl.runtimes.adapt.guard import GuardConfig
+from edgessl.runtimes.adapt.memory import MemoryConfig
+from edgessl.signals import InputSpec
+
+NIGHT = 0.4  # gain
+
+
+def kinds(learner):
+    return [event["kind"] for event in learner.events]
+
+
+def cut(frames, sizes):
+    start = 0
+    for size in sizes:
+        yield frames[start : start + size]
+        start += size
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_by_day_nothing_moves(encoder, tmp_path, scenes, level):
+    with encoder.learner(tmp_path / "state", level=level) as learner:
+        vectors = learner.observe(scenes(150, 5))
+        assert learner.info()["votes"] == 0
+        assert kinds(learner) == ["open"]
+    np.testing.assert_allclose(vectors, encoder.embed(scenes(150, 5)), atol=1e-5)
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_the_day_after_a_night_is_served_by_the_factory(encoder, tmp_path, scenes, level):
+    with encoder.learner(tmp_path / "state", level=level) as learner:
+        learner.observe(scenes(320, 6, NIGHT))
+        assert learner.info()["shifted"]
+        day = learner.observe(scenes(64, 5))
+    assert "return" in kinds(learner)
+    np.testing.assert_allclose(day[16:], encoder.embed(scenes(64, 5))[16:], atol=1e-5)
+
+
+@pytest.mark.parametrize("level", ["recenter", "ports"])
+def test_at_night_frames_find_their_day_again(encoder, tmp_path, scenes, level):
+    bank = encoder.embed(scenes(150, 9))
+
+    def recall(vectors):
+        return ((vectors @ bank.T).argmax(1) == np.arange(150)).mean()
+
+    with encoder.learner(tmp_path / "state", level=level) as learner:
+        learner.observe(scenes(600, 6, NIGHT))
+        adapted = learner.observe(scenes(150, 9, NIGHT))
+    assert recall(encoder.embed(scenes(150, 9, NIGHT))) < 0.2
+    assert recall(adapted) > 0.6
+
+
+def test_the_next_night_starts_where_the_last_one_ended(encoder, tmp_path, scenes):
+    with encoder.learner(tmp_path / "state") as learner:
+        learner.observe(scenes(400, 6, NIGHT))
+        votes = learner.info()["votes"]
+        learner.observe(scenes(64, 5))
+        vectors = learner.observe(scenes(64, 9, NIGHT))
+        assert "another_shift" not in kinds(learner)
+        assert learner.info()["votes"] > votes
+    bank = encoder.embed(scenes(64, 9))
+    assert ((vectors @ bank.T).argmax(1) == np.arange(64))[16:].mean() > 0.6
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_the_same_seed_and_stream_give_the_same_vectors(encoder, tmp_path, scenes, level):
+    night = scenes(300, 6, NIGHT)
+    found = []
+    for run in ("a", "b"):
+        with encoder.learner(tmp_path / run, level=level, seed=3, steps_per_frame=0.25) as learner:
+            found.append(learner.observe(night))
+    np.testing.assert_array_equal(*found)
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_a_stop_changes_nothing(encoder, tmp_path, scenes, level):
+    night, sizes = scenes(300, 6, NIGHT), (33, 70, 7, 90, 100)
+    options = {"level": level, "seed": 3, "steps_per_frame": 0.25}
+    with encoder.learner(tmp_path / "whole", **options) as learner:
+        whole = [learner.observe(part) for part in cut(night, sizes)]
+    for part, expected in zip(cut(night, sizes), whole, strict=True):
+        with encoder.learner(tmp_path / "parts", **options) as learner:
+            np.testing.assert_array_equal(learner.observe(part), expected)
+
+
+@pytest.mark.parametrize("level", ["ports", "tail"])
+def test_a_killed_process_goes_on_from_its_snapshot(encoder, tmp_path, scenes, level):
+    night = scenes(320, 6, NIGHT)
+    options = {"level": level, "seed": 3, "steps_per_frame": 0.25}
+    with encoder.learner(tmp_path / "whole", **options) as learner:
+        whole = np.concatenate([learner.observe(part) for part in cut(night, [40] * 8)])
+    killed = encoder.learner(tmp_path / "state", **options)
+    killed.observe(night[:40])
+    killed.observe(night[40:80])
+    killed.snapshot()
+    killed.observe(night[80:120])
+    killed._store.close()  # what the kernel does for a process that dies
+    with encoder.learner(tmp_path / "state", **options) as learner:
+        assert learner.frames == 80
+        rest = np.concatenate([learner.observe(part) for part in cut(night[80:], [40] * 6)])
+    np.testing.assert_array_equal(rest, whole[80:])
+
+
+def test_the_tail_learns_within_its_budget(encoder, tmp_path, scenes):
+    with encoder.learner(tmp_path / "state", level="tail", steps_per_frame=0.125) as learner:
+        learner.observe(scenes(400, 6, NIGHT))
+        info = learner.info()
+    assert 0 < info["steps"] <= 400 / 8
+    assert info["memory"] > 0
+    assert np.isfinite(info["loss"])
+
+
+def test_a_budget_of_nothing_takes_no_step(encoder, tmp_path, scenes):
+    with encoder.learner(tmp_path / "state", level="tail", steps_per_frame=0) as learner:
+        learner.observe(scenes(200, 6, NIGHT))
+        assert learner.info()["steps"] == 0
+
+
+def test_the_memory_keeps_its_budget(encoder, tmp_path, scenes):
+    config = LearnerConfig(memory=MemoryConfig(budget_bytes=3000, novelty=0.0))
+    with encoder.learner(tmp_path / "state", level="tail", config=config) as learner:
+        learner.observe(scenes(300, 6, NIGHT))
+        assert 1500 < learner.info()["memory_bytes"] <= 3000
+
+
+def test_a_robot_that_stands_still_learns_next_to_nothing(encoder, tmp_path, scenes):
+    wall = np.repeat(scenes(1, 6, NIGHT / 4), 500, axis=0)
+    with encoder.learner(tmp_path / "state") as learner:
+        learner.observe(wall)
+        assert learner.info()["shifted"]
+        assert learner.info()["votes"] <= 1
+
+
+class Casting:
+    """A trunk that takes floats."""
+
+    def __init__(self, trunk):
+        self._trunk, self.identity, self.seen = trunk, trunk.identity, []
+
+    def run(self, frames, ports):
+        self.seen.append(frames)
+        return self._trunk.run(frames.astype(np.uint8), ports)
+
+    def close(self):
+        self._trunk.close()
+
+
+def test_frames_that_are_not_finite_are_counted_and_never_learned_from(encoder, tmp_path, scenes):
+    night = scenes(100, 6, NIGHT).astype(np.float32)
+    bad = night.copy()
+    bad[3, 2, 1, 0], bad[57] = np.nan, np.inf
+    with encoder.learner(tmp_path / "state") as learner:
+        learner.input = InputSpec(kind="series", shape=(12, 10, 3), dtype="float32", units="steps")
+        learner._learned.trunk = trunk = Casting(learner._learned.trunk)
+        vectors = learner.observe(bad)
+        assert learner.info()["quarantined"] == 2
+    assert np.flatnonzero(np.isnan(vectors).any(1)).tolist() == [3, 57]
+    assert all(np.isfinite(frames).all() for frames in trunk.seen)
+    assert [event["frames"] for event in learner.events if event["kind"] == "quarantined"] == [1, 1]
+
+
+def test_statistics_that_are_not_finite_are_never_learned_from(encoder, tmp_path, scenes):
+    with encoder.learner(tmp_path / "state") as learner:
+        learner.observe(scenes(64, 6, NIGHT))
+        votes, trunk = learner.info()["votes"], learner._learned.trunk
+        run = trunk.run
+
+        def broken(frames, ports):
+            seen = run(frames, ports)
+            seen.means[0][:] = np.nan
+            return seen
+
+        trunk.run = broken
+        assert np.isfinite(learner.observe(scenes(32, 7, NIGHT))).all()
+        assert learner.info()["votes"] == votes
+        assert learner.info()["quarantined"] == 32
+
+
+def test_collapse_rolls_back_and_then_freezes_at_the_factory(encoder, tmp_path, scenes):
+    # Every block looks collapsed to this guard.
+    config = LearnerConfig(guard=GuardConfig(collapse_spread=1e9), snapshot_every=48)
+    night = scenes(900, 6, NIGHT)
+    with encoder.learner(tmp_path / "state", config=config) as learner:
+        vectors = learner.observe(night)
+        assert learner.info()["frozen"]
+    told = [event for event in learner.events if event["kind"] in ("rollback", "frozen")]
+    assert [event["kind"] for event in told] == ["rollback"] * 3 + ["frozen"]
+    assert told[0]["snapshot"] > 0
+    np.testing.assert_allclose(vectors[-100:], encoder.embed(night)[-100:], atol=1e-5)
+    with encoder.learner(tmp_path / "state", config=config) as learner:
+        assert learner.info()["frozen"]  # a restart does not thaw
+
+
+def test_a_step_that_is_not_finite_rolls_back(encoder, tmp_path, scenes):
+    config = LearnerConfig()
+    with encoder.learner(tmp_path / "state", level="tail", config=config) as learner:
+        learner._learned._replay._training._knobs["lr"] = np.inf
+        vectors = learner.observe(scenes(200, 6, NIGHT))
+    assert np.isfinite(vectors).all()
+    assert "rollback" in kinds(learner)
+
+
+def test_learning_that_fails_costs_no_vector(encoder, tmp_path, scenes):
+    with encoder.learner(tmp_path / "state") as learner:
+        learner._learned._recenter.update = lambda vectors: 1 / 0
+        assert np.isfinite(learner.observe(scenes(100, 6, NIGHT))).all()
+        assert learner.info()["frozen"]
+    assert "ZeroDivisionError" in next(event["error"] for event in learner.events if event["kind"] == "failed")
+
+
+def test_a_full_disk_costs_no_vector(encoder, tmp_path, scenes, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    with encoder.learner(tmp_path / "state", config=LearnerConfig(snapshot_every=32)) as learner:
+        monkeypatch.setattr("edgessl.runtimes.adapt.store.write_atomic", full)
+        assert np.isfinite(learner.observe(scenes(100, 6, NIGHT))).all()
+        monkeypatch.undo()
+    assert "snapshot_failed" in kinds(learner)
+
+
+def test_a_damaged_snapshot_is_reported_and_the_one_before_serves(encoder, tmp_path, scenes):
+    with encoder.learner(tmp_path / "state") as learner:
+        learner.observe(scenes(100, 6, NIGHT))
+        kept = learner.snapshot()
+        learner.observe(scenes(100, 7, NIGHT))
+    newest = max((tmp_path / "state").glob("*.safetensors"))
+    newest.write_bytes(newest.read_bytes()[:-1])
+    with encoder.learner(tmp_path / "state") as learner:
+        assert kinds(learner) == ["damaged", "open"]
+        assert learner.events[1]["snapshot"] == kept
+        assert learner.frames == 100
+
+
+def test_a_state_of_another_bundle_is_refused(encoder, own, tmp_path, scenes):
+    with encoder.learner(tmp_path / "state") as learner:
+        learner.observe(scenes(5, 6))
+    (own / "manifest.json").write_text((own / "manifest.json").read_text().replace('"tiny"', '"other"'))
+    with edgessl.open(own) as other, pytest.raises(StateError, match="another bundle"):
+        other.learner(tmp_path / "state")
+    with encoder.learner(tmp_path / "state"):
+        pass  # and the refusal left it free
+
+
+def test_a_level_may_change_between_runs(encoder, tmp_path, scenes):
+    for level in ("ports", "tail", "recenter", "auto"):
+        with encoder.learner(tmp_path / "state", level=level) as learner:
+            learner.observe(scenes(40, 6, NIGHT))
+    assert learner.level == "ports"
+    assert learner.frames == 160
+
+
+def test_close_twice_is_allowed(encoder, tmp_path, scenes):
+    learner = encoder.learner(tmp_path / "state")
+    learner.close()
+    learner.close()
+    with pytest.raises(InputError, match="closed"):
+        learner.observe(scenes(1, 0))
+    assert not list((tmp_path / "state").glob("*.safetensors"))  # nothing was observed
+
+
+def test_wrong_arguments_are_refused_by_name(encoder, tmp_path):
+    with pytest.raises(UnknownNameError, match="did you mean 'ports'"):
+        encoder.learner(tmp_path / "state", level="port")
+    with pytest.raises(InputError, match="steps_per_frame"):
+        encoder.learner(tmp_path / "state", steps_per_frame=-1)
+
+
+def test_a_device_without_torch_and_onnx_embeds_and_adapts(tiny, tmp_path):
+    script = """
+import sys
+for name in ("torch", "onnx", "onnxscript", "torchvision", "timm", "lightly", "sklearn", "scipy"):
+    sys.modules[name] = None
+import numpy as np, edgessl
+frames = np.random.default_rng(0).integers(0, 90, (40, 12, 10, 3)).astype(np.uint8)
+with edgessl.open(sys.argv[1]) as encoder, encoder.learner(sys.argv[2], level="tail") as learner:
+    assert np.isfinite(learner.observe(frames)).all()
+"""
+    command = [sys.executable, "-c", script, str(tiny), str(tmp_path / "state")]
+    done = subprocess.run(command, env=os.environ, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

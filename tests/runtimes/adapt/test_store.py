@@ -1,0 +1,93 @@
+"""Snapshots: the newest whole one loads, whatever happened to the others."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from edgessl.errors import StateError
+from edgessl.runtimes.adapt.state import State
+from edgessl.runtimes.adapt.store import RING, Store
+
+BIG = 2**127 + 1  # a generator's state has integers of 128 bits
+
+
+def state(number):
+    tensors = {"a": np.arange(number, dtype=np.int8), "b": np.full((2, 3), number / 7), "c": np.float32(number)}
+    return State(tensors=tensors, values={"count": number, "big": BIG, "nothing": None})
+
+
+@pytest.fixture
+def store(tmp_path):
+    opened = Store(tmp_path / "state", bundle="a" * 64, space_id="tiny-6")
+    yield opened
+    opened.close()
+
+
+def test_nothing_yet_is_the_factory(store):
+    assert store.load().state is None
+    assert store.load().number == 0
+
+
+def test_comes_back_exactly(store):
+    number = store.save(state(5))
+    loaded = store.load()
+    assert loaded.number == number
+    assert loaded.state is not None
+    assert loaded.state.values == state(5).values
+    for name, value in state(5).tensors.items():
+        np.testing.assert_array_equal(loaded.state.tensors[name], value)
+        assert loaded.state.tensors[name].dtype == value.dtype
+
+
+def test_a_ring_of_the_newest_is_kept(store):
+    for number in range(1, RING + 4):
+        store.save(state(number))
+    assert len(list(store.folder.glob("*.safetensors"))) == RING
+    assert store.load().number == RING + 3
+
+
+@pytest.mark.parametrize("harm", ["cut", "flip", "empty"])
+def test_damaged_snapshots_are_skipped_and_named(store, harm):
+    for number in (1, 2, 3):
+        store.save(state(number))
+    for number in (2, 3):
+        file = store.folder / f"snapshot-{number:08d}.safetensors"
+        content = bytearray(file.read_bytes())
+        content[-3] ^= 4
+        file.write_bytes({"cut": content[:-9], "flip": content, "empty": b""}[harm])
+    loaded = store.load()
+    assert loaded.number == 1
+    assert sorted(loaded.damaged) == ["snapshot-00000002.safetensors", "snapshot-00000003.safetensors"]
+
+
+def test_a_damaged_number_is_not_used_again(tmp_path, store):
+    store.save(state(1))
+    (store.folder / "snapshot-00000009.safetensors").write_bytes(b"half")
+    store.close()
+    again = Store(store.folder, bundle="a" * 64, space_id="tiny-6")
+    assert again.save(state(2)) == 10
+    assert again.load().number == 10
+    again.close()
+
+
+def test_what_a_killed_writer_left_is_removed(store):
+    (store.folder / ".snapshot-00000001.safetensors.x.partial").write_bytes(b"half")
+    store.close()
+    Store(store.folder, bundle="a" * 64, space_id="tiny-6").close()
+    assert not list(store.folder.glob("*.partial"))
+
+
+@pytest.mark.parametrize("other", [{"bundle": "b" * 64, "space_id": "tiny-6"}, {"bundle": "a" * 64, "space_id": "x"}])
+def test_a_state_of_another_bundle_is_refused(store, other):
+    store.save(state(1))
+    store.close()
+    opened = Store(store.folder, **other)
+    with pytest.raises(StateError, match="another bundle"):
+        opened.load()
+    opened.close()
+
+
+def test_only_one_process_may_hold_it(store):
+    with pytest.raises(StateError, match="in use"):
+        Store(store.folder, bundle="a" * 64, space_id="tiny-6")
