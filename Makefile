@@ -28,7 +28,7 @@ lint: $(STAMP)
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	@echo "ruff checked $$($(BIN)/ruff check --show-files | grep -c '\.py$$') Python files"
-	$(BIN)/lint-imports
+	$(BIN)/lint-imports --no-logo --no-cache
 
 types: $(STAMP)
 	$(BIN)/mypy
