@@ -82,6 +82,7 @@ def atomic_folder(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
         yield temporary
         for file in sorted(temporary.rglob("*")):
             if file.is_file():
+                file.chmod(0o644)  # some writers make files that only their owner reads
                 _sync_file(file)
         sync_folder(temporary)
         _swap(temporary, path)

@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from edgessl.errors import InputError
 from edgessl.signals import InputSpec
@@ -87,7 +86,12 @@ class EncoderModule(nn.Module):
 
     def forward(self, frames: Tensor) -> Tensor:
         """uint8 frames `(batch, height, width, 3)` -> unit vectors `(batch, dim)`: what is exported."""
-        return functional.normalize(self.features(self.prepare(frames)), dim=1)
+        return unit_rows(self.features(self.prepare(frames)))
+
+
+def unit_rows(features: Tensor) -> Tensor:
+    """Rows `(batch, dim)` divided by their length; `functional.normalize` without the shape operators it leaves in a graph."""
+    return features / features.norm(dim=1, keepdim=True).clamp_min(1e-12)
 
 
 def require_image(input: InputSpec, encoder: str, *, multiple: int = 1) -> tuple[int, int]:

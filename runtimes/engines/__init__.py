@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
-from typing import Any
-
-from numpy.typing import NDArray
 
 from edgessl.errors import MissingExtraError, UnknownNameError
 from edgessl.runtimes.engines.base import Arrays, Engine, TensorInfo
@@ -20,15 +16,12 @@ ENGINES = {
 }
 
 
-def open_engine(
-    name: str, graph: Path, *, constants: Mapping[str, NDArray[Any]] | None = None, threads: int = 0
-) -> Engine:
+def open_engine(name: str, graph: Path | bytes, *, threads: int = 0) -> Engine:
     """Open an ONNX graph with the named engine.
 
     Args:
         name: A key of `ENGINES`.
-        graph: The ONNX file.
-        constants: Values for initializers of the graph, by name, instead of those in the file.
+        graph: The ONNX file, or its content.
         threads: Threads per run; 0 lets the engine choose.
 
     Raises:
@@ -40,7 +33,7 @@ def open_engine(
         raise UnknownNameError("engine", name, ENGINES)
     module, cls, package, extra = ENGINES[name]
     try:
-        opened: Engine = getattr(import_module(module), cls)(graph, constants=constants or {}, threads=threads)
+        opened: Engine = getattr(import_module(module), cls)(graph, threads=threads)
     except ModuleNotFoundError as error:
         if error.name != package:
             raise

@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 # The Linux wheels report usage from 1.29 on; the switch is read when the library is loaded.
@@ -30,23 +29,16 @@ _DTYPES = {
 class OnnxRuntime:
     """One `InferenceSession` on the CPU provider."""
 
-    def __init__(self, graph: Path, *, constants: Mapping[str, NDArray[Any]], threads: int = 0) -> None:
+    def __init__(self, graph: Path | bytes, *, threads: int = 0) -> None:
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3
         options.intra_op_num_threads = threads
         # Spinning workers make whatever runs next on the same cores two to three times slower.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         self._threads = threads
-        # A session does not copy the values it is given: they live as long as it does.
-        self._constants = {
-            name: onnxruntime.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(value))
-            for name, value in constants.items()
-        }
-        for name, value in self._constants.items():
-            options.add_initializer(name, value)
         try:
             self._session: Any = onnxruntime.InferenceSession(
-                str(graph),
+                graph if isinstance(graph, bytes) else str(graph),
                 options,
                 providers=["CPUExecutionProvider"],
                 # With it a static MatMul + Add becomes a Gemm before Q/DQ pairs are fused, and int8 weights are
@@ -54,7 +46,8 @@ class OnnxRuntime:
                 disabled_optimizers=["MatMulAddFusion"],
             )
         except Exception as error:  # onnxruntime's exceptions share no base below Exception
-            raise EngineError(f"onnxruntime {onnxruntime.__version__} cannot load {graph}: {error}") from error
+            what = f"a graph of {len(graph)} bytes" if isinstance(graph, bytes) else graph
+            raise EngineError(f"onnxruntime {onnxruntime.__version__} cannot load {what}: {error}") from error
         self.inputs = {info.name: _tensor_info(info) for info in self._session.get_inputs()}
         self.outputs = {info.name: _tensor_info(info) for info in self._session.get_outputs()}
 
@@ -80,7 +73,6 @@ class OnnxRuntime:
     def close(self) -> None:
         """Drop the session."""
         self._session = None
-        self._constants = {}
 
 
 def _tensor_info(info: Any) -> TensorInfo:

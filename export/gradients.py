@@ -1,0 +1,103 @@
+"""The gradient of a convolution in operators that every ONNX engine has.
+
+`aten.convolution_backward` has no core decomposition. Its three results are written here as a transposed convolution
+(input), a convolution in which batch and channels change places (weight), and a sum (bias).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch._decomp import core_aten_decompositions
+from torch.nn import functional
+
+_convolution: Callable[..., Tensor] = torch.ops.aten.convolution.default
+
+
+def decompositions() -> dict[Any, Callable[..., Any]]:
+    """Core ATen decompositions, and convolution's."""
+    table: dict[Any, Callable[..., Any]] = dict(core_aten_decompositions())
+    table[torch.ops.aten.convolution_backward.default] = convolution_backward
+    return table
+
+
+def convolution_backward(
+    gradient: Tensor,
+    x: Tensor,
+    weight: Tensor,
+    bias_sizes: Sequence[int] | None,
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+    transposed: bool,
+    output_padding: Sequence[int],
+    groups: int,
+    output_mask: Sequence[bool],
+) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+    """Gradients of a two-dimensional convolution with respect to input, weight and bias; the signature is ATen's.
+
+    Args:
+        gradient: `(batch, out, h', w')`.
+        x: `(batch, in, h, w)`.
+        weight: `(out, in / groups, kh, kw)`.
+        bias_sizes, output_padding: Taken for the signature.
+        stride, padding, dilation, groups: Of the forward convolution.
+        transposed: Must be false.
+        output_mask: Which of the three are wanted.
+
+    Raises:
+        NotImplementedError: A transposed convolution, or one that is not two-dimensional.
+    """
+    if transposed or x.ndim != 4:
+        raise NotImplementedError("the tail holds a transposed or non-2d convolution, which has no exported gradient")
+    stride, padding, dilation = (list(_pair(values)) for values in (stride, padding, dilation))
+    return (
+        _input_gradient(gradient, x, weight, stride, padding, dilation, groups) if output_mask[0] else None,
+        _weight_gradient(gradient, x, weight, stride, padding, dilation, groups) if output_mask[1] else None,
+        gradient.sum((0, 2, 3)) if output_mask[2] else None,
+    )
+
+
+def _pair(values: Sequence[int]) -> tuple[int, int]:
+    return (values[0], values[-1])
+
+
+def _input_gradient(
+    gradient: Tensor, x: Tensor, weight: Tensor, stride: list[int], padding: list[int], dilation: list[int], groups: int
+) -> Tensor:
+    # A stride may leave rows and columns at the end that no output saw; they get their zeros back.
+    unseen = [
+        x.shape[2 + i]
+        - ((gradient.shape[2 + i] - 1) * stride[i] - 2 * padding[i] + dilation[i] * (weight.shape[2 + i] - 1) + 1)
+        for i in (0, 1)
+    ]
+    return _convolution(gradient, weight, None, stride, padding, dilation, True, unseen, groups)
+
+
+def _weight_gradient(
+    gradient: Tensor, x: Tensor, weight: Tensor, stride: list[int], padding: list[int], dilation: list[int], groups: int
+) -> Tensor:
+    kernel = weight.shape[2:]
+    if groups == 1:
+        # Batch and channels change places; the forward stride becomes a dilation and the reverse.
+        swapped = _convolution(
+            x.transpose(0, 1), gradient.transpose(0, 1), None, dilation, padding, stride, False, [0, 0], 1
+        )
+        return swapped[:, :, : kernel[0], : kernel[1]].transpose(0, 1)
+    # Grouped and depthwise: for each tap of the kernel, the product of the output's gradient with what the tap saw.
+    batch, out, height, width = gradient.shape
+    spare = [stride[i] + dilation[i] * kernel[i] for i in (0, 1)]
+    padded = functional.pad(x, (padding[1], padding[1] + spare[1], padding[0], padding[0] + spare[0]))
+    grouped = gradient.reshape(batch, groups, out // groups, height * width)
+    taps = []
+    for i in range(kernel[0]):
+        for j in range(kernel[1]):
+            top, left = i * dilation[0], j * dilation[1]
+            seen = padded[:, :, top : top + height * stride[0] : stride[0], left : left + width * stride[1] : stride[1]]
+            seen = seen.reshape(batch, groups, -1, height * width)  # (batch, groups, in / groups, positions)
+            taps.append(torch.matmul(grouped, seen.transpose(2, 3)).sum(0))  # (groups, out / groups, in / groups)
+    stacked = torch.stack(taps, -1)
+    return stacked.reshape(out, weight.shape[1], kernel[0], kernel[1])

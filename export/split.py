@@ -1,0 +1,129 @@
+"""Cut an encoder into a frozen trunk with ports and a live tail."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from edgessl.encoders.base import EncoderModule, unit_rows
+
+
+class Trunk(nn.Module):
+    """Frames and ports -> latents, and the channel statistics in front of each port.
+
+    Inputs after the frames: scale and shift of each port, `(channels,)`, shallow first. Outputs after the latents: mean
+    and mean square of each channel over a sample's positions, `(batch, channels)`, taken before that port is applied.
+    """
+
+    def __init__(self, encoder: EncoderModule) -> None:
+        super().__init__()
+        self.encoder = encoder
+
+    def forward(self, frames: Tensor, *ports: Tensor) -> tuple[Tensor, ...]:
+        encoder = self.encoder
+        latent = encoder.normalize(encoder.prepare(frames))
+        statistics: list[Tensor] = []
+        for index, stage in enumerate(encoder.stages[: encoder.cut]):
+            latent = stage(latent)
+            if index in encoder.ports:
+                positions = [axis for axis in range(1, latent.ndim) if axis != encoder.channel_axis]
+                statistics += [latent.mean(positions), latent.square().mean(positions)]
+                shape = [1] * latent.ndim
+                shape[encoder.channel_axis] = -1
+                place = 2 * encoder.ports.index(index)
+                latent = latent * ports[place].view(shape) + ports[place + 1].view(shape)
+        return latent, *statistics
+
+
+class Tail(nn.Module):
+    """Latents -> unit vectors `(batch, dim)`."""
+
+    def __init__(self, encoder: EncoderModule) -> None:
+        super().__init__()
+        self.stages = nn.ModuleList(encoder.stages[encoder.cut :])
+        self.pool = encoder.pool
+
+    def forward(self, latents: Tensor) -> Tensor:
+        for stage in self.stages:
+            latents = stage(latents)
+        return unit_rows(self.pool(latents))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Split:
+    """An encoder in two parts, ready for export.
+
+    Attributes:
+        encoder: In eval mode, batch norms folded into their convolutions where they follow one.
+        latent: Shape of one sample's latent.
+    """
+
+    encoder: EncoderModule
+    trunk: Trunk
+    tail: Tail
+    latent: tuple[int, ...]
+
+    def identity_ports(self) -> tuple[Tensor, ...]:
+        """Scales of one and shifts of zero."""
+        ports: list[Tensor] = []
+        for stage in self.encoder.ports:
+            ports += [torch.ones(self.encoder.channels[stage]), torch.zeros(self.encoder.channels[stage])]
+        return tuple(ports)
+
+    def tail_weights(self) -> dict[str, Tensor]:
+        """Weights of the tail that its output depends on and that the trunk does not share, by name."""
+        trunk = {id(parameter) for parameter in self.encoder.stages[: self.encoder.cut].parameters()}
+        named = {
+            name: parameter for name, parameter in self.tail.named_parameters() if id(parameter) not in trunk
+        }
+        with torch.enable_grad():
+            leaves = {name: parameter.detach().clone().requires_grad_() for name, parameter in named.items()}
+            probe = torch.rand(2, *self.latent, generator=torch.Generator().manual_seed(0))
+            vectors = torch.func.functional_call(self.tail, leaves, (probe,))
+            used = torch.autograd.grad(vectors.square().sum() + vectors.sum(), list(leaves.values()), allow_unused=True)
+        return {name: leaves[name].detach() for name, gradient in zip(leaves, used, strict=True) if gradient is not None}
+
+
+@torch.no_grad()
+def split_encoder(encoder: EncoderModule) -> Split:
+    """Copy `encoder`, freeze it, fold its batch norms and cut it.
+
+    The weights that stay are those of the folded tail: what learns on the device is what is stored.
+    """
+    encoder = copy.deepcopy(encoder).eval().requires_grad_(False)
+    fold_batch_norms(encoder)
+    _explicit_attention(encoder)
+    trunk = Trunk(encoder).eval()
+    probe = torch.zeros(2, *encoder.input.shape, dtype=torch.uint8)
+    bare = Split(encoder=encoder, trunk=trunk, tail=Tail(encoder).eval(), latent=())
+    latent = trunk(probe, *bare.identity_ports())[0]
+    return Split(encoder=encoder, trunk=trunk, tail=bare.tail, latent=tuple(latent.shape[1:]))
+
+
+def fold_batch_norms(module: nn.Module) -> None:
+    """Fold each plain `BatchNorm2d` that follows a `Conv2d` in a `Sequential` into it, in place.
+
+    Other containers run their children in an order that only their code knows; their batch norms are folded in the
+    exported graph, where the order can be seen.
+    """
+    for child in module.children():
+        fold_batch_norms(child)
+    if not isinstance(module, nn.Sequential):
+        return
+    names = list(module._modules)
+    for first, second in zip(names, names[1:], strict=False):
+        convolution, norm = module._modules[first], module._modules[second]
+        if type(convolution) is nn.Conv2d and type(norm) is nn.BatchNorm2d:
+            module._modules[first] = fuse_conv_bn_eval(convolution, norm)
+            module._modules[second] = nn.Identity()
+
+
+def _explicit_attention(encoder: EncoderModule) -> None:
+    """Fused attention off: its backward has no ONNX form, and some TensorRT releases compile its forward wrongly."""
+    for module in encoder.modules():
+        if hasattr(module, "fused_attn"):
+            module.fused_attn = False

@@ -1,0 +1,133 @@
+"""The training step of a tail as one plain ONNX graph: forward, loss, backward, clipped SGD with momentum.
+
+No engine needs to know about training: the backward pass is traced ahead of time by `make_fx` into the same kind of
+operators as the forward pass. Everything random is an input.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.fx.experimental.proxy_tensor import make_fx
+
+from edgessl.export.gradients import decompositions
+from edgessl.export.graph import write_graph
+from edgessl.export.objectives import Objective, Source, objective, squared_distance
+from edgessl.export.split import Split
+
+SCALARS = ("lr", "momentum", "pull", "clip")
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepConfig:
+    """Shape of the step and the values that the device starts from. All defaults are ours.
+
+    Attributes:
+        objective: A key of `OBJECTIVES`.
+        batch: Frames per step; each has two views.
+        anchors: Source latents per step whose embedding is held to the reference.
+        lr, momentum: Of SGD (Sutskever et al. 2013; torch's form, v = m v + g).
+        pull: Weight decay towards the factory weights (L2-SP, Li et al. 2018, arXiv:1802.01483).
+        clip: Largest norm of the whole gradient.
+    """
+
+    objective: str = "align"
+    batch: int = 16
+    anchors: int = 16
+    lr: float = 1e-2
+    momentum: float = 0.9
+    pull: float = 1e-3
+    clip: float = 1.0
+
+
+class Step(nn.Module):
+    """One step as a function of tensors, in PyTorch: what is exported, and what the export is compared with."""
+
+    def __init__(self, split: Split, config: StepConfig, source: Source) -> None:
+        super().__init__()
+        self.split, self.config, self.source = split, config, source
+        self.factory = split.tail_weights()
+        self.names = list(self.factory)
+        self.loss: Objective = objective(config.objective)
+        width = self.split.encoder.dim
+        probe = torch.nn.functional.normalize(torch.rand(3, width, generator=torch.Generator().manual_seed(0)), dim=1)
+        self.terms = [*self.loss(probe, probe.flip(0), source), "anchor"]
+
+    def forward(self, *arguments: Tensor) -> tuple[Tensor, ...]:
+        """Inputs as `inputs()` names them, outputs as `outputs()` does."""
+        count = len(self.names)
+        weights, velocity = list(arguments[:count]), list(arguments[count : 2 * count])
+        a, b, anchors, reference, lr, momentum, pull, clip = arguments[2 * count :]
+        tail = self.split.tail
+        here = dict(zip(self.names, weights, strict=True))
+        # One pass over everything: a batch of three parts costs less than three batches.
+        vectors = functional_call(tail, here, (torch.cat([a, b, anchors]),))
+        z_a, z_b, z_anchor = vectors.split([len(a), len(b), len(anchors)])
+        terms = self.loss(z_a, z_b, self.source) | {"anchor": squared_distance(z_anchor, reference)}
+        loss = torch.stack(list(terms.values())).sum()
+        gradients = list(torch.autograd.grad(loss, weights))
+        norm = torch.stack([gradient.square().sum() for gradient in gradients]).sum().sqrt()
+        share = (clip / (norm + 1e-6)).clamp_max(1.0)  # as torch.nn.utils.clip_grad_norm_
+        factory = self.factory.values()
+        velocity = [
+            momentum * v + share * gradient + pull * (w - w0)
+            for v, gradient, w, w0 in zip(velocity, gradients, weights, factory, strict=True)
+        ]
+        weights = [w - lr * v for w, v in zip(weights, velocity, strict=True)]
+        values = [loss, *terms.values(), norm, *weights, *velocity]
+        return tuple(value.detach() for value in values)
+
+    def inputs(self) -> list[str]:
+        """Names of the inputs."""
+        state = [f"{kind}.{name}" for kind in ("weight", "velocity") for name in self.names]
+        return [*state, "a", "b", "anchors", "reference", *SCALARS]
+
+    def outputs(self) -> list[str]:
+        """Names of the outputs."""
+        state = [f"new.{kind}.{name}" for kind in ("weight", "velocity") for name in self.names]
+        return ["loss", *(f"loss.{term}" for term in self.terms), "gradient_norm", *state]
+
+    def example(self) -> tuple[Tensor, ...]:
+        """Inputs of the right shapes, with the factory weights and zero velocity."""
+        generator = torch.Generator().manual_seed(0)
+        config, latent = self.config, self.split.latent
+        a, b, anchors = (torch.rand(n, *latent, generator=generator) for n in (config.batch, config.batch, config.anchors))
+        with torch.no_grad():
+            reference = self.split.tail(anchors)
+        scalars = [torch.tensor(float(asdict(config)[name])) for name in SCALARS]
+        velocity = [torch.zeros_like(weight) for weight in self.factory.values()]
+        # Copies: a tensor that is both an argument and a constant would be traced as the argument.
+        weights = [weight.clone() for weight in self.factory.values()]
+        return (*weights, *velocity, a, b, anchors, reference, *scalars)
+
+
+def write_step(step: Step, path: Path) -> None:
+    """Write `step` as an ONNX graph."""
+    example = step.example()
+
+    def run(arguments: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        leaves = [tensor.detach().requires_grad_() for tensor in arguments[: len(step.names)]]
+        return step(*leaves, *arguments[len(step.names) :])
+
+    traced = make_fx(run, decomposition_table=decompositions())(list(example))
+    write_graph(_Traced(traced), example, path, inputs=step.inputs(), outputs=step.outputs())
+
+
+def step_facts(step: Step) -> dict[str, Any]:
+    """What the manifest says about the step."""
+    return asdict(step.config) | {"terms": step.terms}
+
+
+class _Traced(nn.Module):
+    def __init__(self, graph: nn.Module) -> None:
+        super().__init__()
+        self.graph = graph
+
+    def forward(self, *arguments: Tensor) -> tuple[Tensor, ...]:
+        return tuple(self.graph(list(arguments)))

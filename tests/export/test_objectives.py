@@ -1,0 +1,52 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from edgessl.errors import UnknownNameError
+from edgessl.export.objectives import Source, align, ntxent, objective, vicreg
+from edgessl.vision import vision_module
+
+
+@pytest.fixture
+def views() -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(5)
+    a, b = (torch.randn(9, 5, generator=generator) for _ in range(2))
+    return torch.nn.functional.normalize(a, dim=1), torch.nn.functional.normalize(a + 0.3 * b, dim=1)
+
+
+@pytest.fixture
+def source() -> Source:
+    return Source(mean=torch.tensor([0.1, -0.2, 0.0, 0.3, 0.05]), std=torch.tensor([0.4, 0.3, 0.5, 0.2, 0.6]))
+
+
+def test_align_is_its_formula(views: tuple[torch.Tensor, torch.Tensor], source: Source) -> None:
+    a, b = (view.numpy().astype(np.float64) for view in views)
+    both, mean, std = np.concatenate([a, b]), source.mean.numpy(), source.std.numpy()
+    terms = align(*views, source)
+    assert float(terms["invariance"]) == pytest.approx(1 - (a * b).sum(1).mean(), rel=1e-5)
+    assert float(terms["mean"]) == pytest.approx((((both.mean(0) - mean) / std) ** 2).mean(), rel=1e-5)
+    assert float(terms["spread"]) == pytest.approx((((both.std(0) - std) / std) ** 2).mean(), rel=1e-5)
+
+
+def test_align_is_zero_at_the_source(views: tuple[torch.Tensor, torch.Tensor]) -> None:
+    a = views[0]
+    there = Source(mean=a.mean(0), std=a.var(0, unbiased=False).add(1e-8).sqrt())
+    assert sum(float(term) for term in align(a, a, there).values()) == pytest.approx(0, abs=1e-6)
+
+
+def test_vicreg_is_lightlys_on_whitened_vectors(views: tuple[torch.Tensor, torch.Tensor], source: Source) -> None:
+    a, b = ((view - source.mean) / source.std for view in views)
+    theirs = vision_module("lightly.loss").VICRegLoss()(a, b)
+    assert float(sum(vicreg(*views, source).values())) * 25 == pytest.approx(float(theirs), rel=1e-5)
+
+
+def test_ntxent_is_lightlys(views: tuple[torch.Tensor, torch.Tensor], source: Source) -> None:
+    theirs = vision_module("lightly.loss").NTXentLoss(temperature=0.2)(*views)
+    assert float(ntxent(*views, source)["contrast"]) == pytest.approx(float(theirs), rel=1e-5)
+
+
+def test_an_unknown_objective_names_the_nearest() -> None:
+    with pytest.raises(UnknownNameError, match="did you mean 'vicreg'"):
+        objective("vicregg")
