@@ -123,7 +123,9 @@ def _to_plain(value: Any, tensors: dict[str, Tensor]) -> Any:
         key = str(len(tensors))
         # A copy of its own: safetensors refuses tensors that share memory.
         tensors[key] = value.detach().cpu().clone(memory_format=torch.contiguous_format)
-        return {"tensor": key}
+        # The optimizer rounds alike only while its tensors lie in memory as they did.
+        flat = value.is_contiguous() or not value.is_contiguous(memory_format=torch.channels_last)
+        return {"tensor" if flat else "channels_last": key}
     if isinstance(value, dict):
         return {"dict": [[_key(key), _to_plain(item, tensors)] for key, item in value.items()]}
     if isinstance(value, list | tuple):
@@ -145,6 +147,8 @@ def _from_plain(value: Any, tensors: dict[str, Tensor]) -> Any:
     ((kind, content),) = value.items()
     if kind == "tensor":
         return tensors[content]
+    if kind == "channels_last":
+        return tensors[content].contiguous(memory_format=torch.channels_last)
     if kind == "dict":
         return {key: _from_plain(item, tensors) for key, item in content}
     items = [_from_plain(item, tensors) for item in content]

@@ -15,8 +15,8 @@ class StepSchedule(Sampler[Indices]):
     """The batches of training, one chunk of steps per iteration.
 
     Every pass over the data has its own order, drawn from (seed, pass); samples left over at the end of a pass, too few
-    for a batch, wait for the next one. A chunk is what Lightning calls an epoch: `set_epoch(k)` makes the next iteration
-    give steps `k * chunk` to `(k + 1) * chunk - 1`.
+    for a batch, wait for the next one. A chunk is what Lightning calls an epoch: `set_epoch(k)` makes the next
+    iteration give steps `k * chunk` to `(k + 1) * chunk - 1`.
 
     Args:
         count: Samples there are.

@@ -1,0 +1,101 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from edgessl.checkpoint import read_checkpoint, write_checkpoint
+from edgessl.distill import Distillation, DistillationConfig, distill, relations
+from edgessl.encoders import EncoderModule, build_encoder
+from edgessl.errors import CheckpointError, InputError
+from edgessl.recipes import Views
+from edgessl.signals import image_spec
+from edgessl.trainer import Run, seeded
+from tests.training.conftest import SPEC, frames
+
+
+def _teacher(dim: int = 5) -> EncoderModule:
+    with seeded(8):
+        return build_encoder("conv_small", SPEC, widths=(6, 9), dim=dim).eval()
+
+
+@pytest.fixture
+def teacher(tmp_path: Path) -> Path:
+    (tmp_path / "teacher").mkdir()
+    write_checkpoint(tmp_path / "teacher", _teacher(), {})
+    return tmp_path / "teacher"
+
+
+def _run(steps: int, **more: object) -> Run:
+    return Run(steps=steps, batch=12, lr=2e-2, seed=2, log_every=1, progress=False, **more)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("dim", [5, 3])
+def test_the_student_comes_nearer_to_its_teacher_at_any_width(teacher: Path, tmp_path: Path, dim: int) -> None:
+    options = {"widths": (4, 7), "dim": dim}
+    run = {"encoder": "conv_small", "encoder_options": options}
+    first = distill(teacher, frames(), output=tmp_path / "a", run=_run(1), **run)
+    last = distill(teacher, frames(), output=tmp_path / "b", run=_run(25), **run)
+    assert last["loss"]["cosine"] < 0.6 * first["loss"]["cosine"]
+    assert last["shares_space"] == (dim == 5)
+    student, facts = read_checkpoint(tmp_path / "b")
+    assert student.dim == dim
+    assert facts["parent"]["weights_sha256"] == read_checkpoint(teacher)[1]["weights_sha256"]
+
+
+def test_another_family_can_be_the_student(teacher: Path, tmp_path: Path) -> None:
+    options = {"dim": 6, "depth": 2, "heads": 2, "patch": 8}
+    distill(teacher, frames(), encoder="vit_micro", encoder_options=options, output=tmp_path / "vit", run=_run(2))
+    assert read_checkpoint(tmp_path / "vit")[0].name == "vit_micro"
+
+
+def test_a_student_that_is_its_teacher_has_nothing_to_learn() -> None:
+    student, teacher = _teacher(), _teacher()
+    method = Distillation(student, teacher, DistillationConfig(relations=0.5))
+    method.eval()
+    view = torch.rand(4, 3, 16, 24, generator=torch.Generator().manual_seed(0))
+    terms = method(Views((view,)))
+    assert {name: pytest.approx(term.item(), abs=1e-6) for name, term in terms.items()} == {"cosine": 0, "relations": 0}
+
+
+def test_the_teacher_is_neither_trained_nor_kept() -> None:
+    teacher = _teacher()
+    method = Distillation(_teacher(), teacher, DistillationConfig()).train()
+    assert not teacher.training
+    assert not any("_teacher" in name for name in method.state_dict())
+    assert not {id(weight) for weight in teacher.parameters()} & {id(weight) for weight in method.parameters()}
+
+
+def test_relations_is_the_divergence_of_the_similarities() -> None:
+    rng = np.random.default_rng(0)
+    a, b = rng.normal(size=(4, 3)), rng.normal(size=(4, 6))
+
+    def shares(vectors: np.ndarray, row: int) -> np.ndarray:
+        unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+        weight = np.exp(np.delete(unit @ unit[row], row) / 0.2)
+        return np.asarray(weight / weight.sum())
+
+    wanted = np.mean([(shares(b, i) * np.log(shares(b, i) / shares(a, i))).sum() for i in range(4)])
+    assert relations(torch.tensor(a), torch.tensor(b), 0.2).item() == pytest.approx(wanted, rel=1e-6)
+
+
+def test_frames_of_another_shape_are_refused(teacher: Path, tmp_path: Path) -> None:
+    from edgessl.sources.arrays import ArraySource
+
+    other = ArraySource("square", np.zeros((9, 16, 16, 3), np.uint8), image_spec(16, 16), [str(i) for i in range(9)])
+    with pytest.raises(InputError, match=r"\(16, 16, 3\); the teacher .* \(16, 24, 3\)"):
+        distill(teacher, other, encoder="conv_small", output=tmp_path / "out", run=_run(1))
+
+
+def test_a_teacher_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="no checkpoint"):
+        distill(tmp_path, frames(), encoder="conv_small", output=tmp_path / "out", run=_run(1))
+
+
+def test_settings_out_of_range() -> None:
+    with pytest.raises(InputError):
+        DistillationConfig(relations=-1)
+    with pytest.raises(InputError):
+        DistillationConfig(temperature=0)
