@@ -10,6 +10,7 @@ import typer
 import edgessl
 from edgessl.cli import (
     adapt,
+    demo,
     distill,
     doctor,
     embed,
@@ -34,6 +35,7 @@ COMMANDS: dict[str, tuple[Callable[..., None], str]] = {
     "doctor": (doctor.doctor, doctor.EXAMPLE),
     "embed": (embed.embed, embed.EXAMPLE),
     "adapt": (adapt.adapt, adapt.EXAMPLE),
+    "demo": (demo.demo, demo.EXAMPLE),
 }
 
 # Plain help: it starts faster, and an example can be copied out of it.
