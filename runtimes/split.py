@@ -18,6 +18,7 @@ from edgessl.runtimes.patch import with_weights
 Floats = NDArray[np.float32]
 Port = tuple[Floats, Floats]  # scale (channels,), shift (channels,)
 
+DRIFT_BLOCK = 32  # consecutive frames whose statistics are averaged before drift is judged
 CHUNK = 64  # frames in one run, so that a large batch does not need large memory
 
 

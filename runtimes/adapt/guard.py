@@ -15,17 +15,20 @@ from numpy.typing import NDArray
 from edgessl.errors import BundleError
 from edgessl.metrics import cosines, rankme
 from edgessl.runtimes.adapt.state import State
+from edgessl.runtimes.split import DRIFT_BLOCK
 
 
 @dataclass(frozen=True, kw_only=True)
 class GuardConfig:
-    """When to learn, and when to stop.
+    """When to learn, and when to stop. Values are ours, measured on drives over photographs by day and by night.
 
     Attributes:
-        block: Frames whose drift scores are averaged; export sets the bundle's threshold for blocks of this length.
-        least: Frames that must be seen before a shift can be declared.
-        score_clip: Largest score of one frame, in thresholds, so that a single flash is no shift.
-        release: The block's score must fall below this share of the threshold for a shift to be over.
+        block: Frames whose statistics are averaged before they are judged; export sets the threshold for this length.
+        least: Frames that must be seen before a shift can be declared, and that are enough to end one.
+        score_clip: Largest squared distance of one frame, in thresholds, so that a single flash is no shift.
+        alarm: A block's score above so many thresholds is a shift: a new lap by day reached 1.3 of them, the darkest
+            place of a night never fewer than 4.4.
+        release: The score of the last `least` frames must fall below so many thresholds for a shift to be over.
         collapse_block: Votes that one look at the recent embeddings takes.
         collapse_spread: Alarm below this share of the spread before adapting.
         collapse_rank: Alarm below this share of the effective rank before adapting.
@@ -34,16 +37,20 @@ class GuardConfig:
         forgive: Votes without an alarm after which earlier rollbacks no longer count.
     """
 
-    block: int = 16
-    least: int = 8
-    score_clip: float = 4.0
-    release: float = 0.6
+    block: int = DRIFT_BLOCK
+    least: int = 16
+    score_clip: float = 16.0
+    alarm: float = 2.0
+    release: float = 1.0
     collapse_block: int = 64
     collapse_spread: float = 0.3
     collapse_rank: float = 0.5
     anchor_cosine: float = 0.9
     rollbacks: int = 3
     forgive: int = 10_000
+
+
+_TINY = 1e-12
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,12 +82,14 @@ class Guard:
         try:
             self._mean = source["drift.mean"].astype(np.float64)
             self._whiten = source["drift.whiten"].astype(np.float64)
+            # A bundle without a bank has one scene, the mean.
+            self._bank = source.get("drift.bank", np.zeros((1, len(self._whiten)))).astype(np.float64)
             self.threshold = float(source["drift.threshold"].item())
         except KeyError as error:
             raise BundleError(f"the bundle has no {error} to judge drift by; export it again") from error
         self.config = config
-        self._window = np.zeros(0)
-        self._latest = 0.0  # mean score of the last `least` frames
+        self._window = np.zeros((0, len(self._whiten)))  # displacements of the last frames
+        self._latest = 0.0  # score of the last `least` frames
         self._signature: NDArray[np.float64] | None = None  # whitened mean of the shift that was learned
         self._votes: list[NDArray[np.float64]] = []  # those that no block of votes has used yet
         self._recent: list[NDArray[np.float32]] = []
@@ -98,8 +107,8 @@ class Guard:
 
     @property
     def score(self) -> float:
-        """Mean drift score of the present block, single frames clipped."""
-        return float(self._window.mean()) if len(self._window) else 0.0
+        """Drift score of the present block."""
+        return _score(self._window)
 
     def whitened(self, statistic: NDArray[np.float64]) -> NDArray[np.float64]:
         """Statistics `(batch, 2 channels)` in units of the source's spread, `(batch, size)`."""
@@ -110,14 +119,16 @@ class Guard:
         config = self.config
         if not len(whitened):
             return False
-        scores = np.minimum((whitened**2).mean(1), config.score_clip * self.threshold)
-        self._window = np.concatenate([self._window, scores])[-config.block :]
+        moved = self._displacement(whitened)
+        distance = np.maximum((moved**2).mean(1, keepdims=True), _TINY)
+        clipped = moved * np.minimum(1.0, np.sqrt(config.score_clip * self.threshold / distance))
+        self._window = np.concatenate([self._window, clipped])[-config.block :]
         before = self.shifted
-        self._latest = float(self._window[-config.least :].mean())
+        self._latest = _score(self._window[-config.least :])
         if not before and len(self._window) >= config.least:
-            self.shifted = self.score > self.threshold
+            self.shifted = self.score > config.alarm * self.threshold
         elif before:
-            self.shifted = not self.score < config.release * self.threshold
+            self.shifted = not self._latest < config.release * self.threshold
         if self.shifted != before:
             self._votes = []
         return self.shifted != before
@@ -129,7 +140,7 @@ class Guard:
 
     def another_shift(self, whitened: NDArray[np.float64]) -> bool:
         """Take in votes of a shift; true when a block of them is twice nearer to the source than to it."""
-        self._votes.extend(whitened)
+        self._votes.extend(self._displacement(whitened))
         if len(self._votes) < self.config.block:
             return False
         here, self._votes = np.stack(self._votes).mean(0), []
@@ -137,7 +148,7 @@ class Guard:
             self._signature = here
             return False
         other = float((here**2).sum()) < 0.5 * float(((here - self._signature) ** 2).sum())
-        if other and self._latest > self.threshold:
+        if other and self._latest > self.config.alarm * self.threshold:
             self._signature = here
             return True
         self._signature = 0.9 * self._signature + 0.1 * here  # dusk: a shift may move slowly
@@ -214,6 +225,11 @@ class Guard:
             return f"the effective rank fell from {before.rank:.2f} to {after.rank:.2f}"
         return ""
 
+    def _displacement(self, whitened: NDArray[np.float64]) -> NDArray[np.float64]:
+        """From the nearest source frame, `(batch, size)`: scenes cancel out, a shift moves every frame the same way."""
+        squared = (self._bank**2).sum(1) - 2 * whitened @ self._bank.T  # and |whitened|^2, the same for all of the bank
+        return np.asarray(whitened - self._bank[squared.argmin(1)])
+
     def state(self) -> State:
         """A copy."""
         tensors: dict[str, NDArray[np.generic]] = {"window": self._window.copy()}
@@ -240,3 +256,8 @@ class Guard:
         self.quarantined, self.rollbacks = int(state.values["quarantined"]), int(state.values["rollbacks"])
         self._since = int(state.values["since"])
         self.shifted, self.frozen = bool(state.values["shifted"]), bool(state.values["frozen"])
+
+
+def _score(moved: NDArray[np.float64]) -> float:
+    """Squared length of the mean displacement, per dimension."""
+    return float((moved.mean(0) ** 2).mean()) if len(moved) else 0.0

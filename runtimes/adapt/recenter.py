@@ -19,21 +19,26 @@ _TINY = 1e-12
 
 @dataclass(frozen=True, kw_only=True)
 class RecenterConfig:
-    """How fast, and how far.
+    """How fast, and how far. Values are ours.
+
+    Behind ports the correction must be slow: at horizon 400 and trust 16 it followed the scene and cost 15 points of
+    recall@1 on a drive at night; at these values it gains about one.
 
     Attributes:
         horizon: Votes that the running statistics remember.
         trust: Votes at which half of the correction is applied; fewer votes, less of it.
         spread_clip: Largest change of a dimension's spread, either way.
         outlier: Votes further out than this many standard deviations, averaged over the dimensions, are pulled in.
+        warm_up: Votes before there is a spread to call one an outlier by.
         kept: Votes that the statistics still count for after the ports have moved.
     """
 
-    horizon: int = 400
-    trust: float = 16.0
+    horizon: int = 2000
+    trust: float = 200.0
     spread_clip: float = 2.0
     outlier: float = 3.0
-    kept: int = 8
+    warm_up: int = 16
+    kept: int = 100
 
 
 class Recenter:
@@ -69,7 +74,7 @@ class Recenter:
         config = self._config
         for vector in vectors.astype(np.float64):
             gap = vector - self.mean
-            if self._weight >= config.trust:
+            if self._weight >= config.warm_up:
                 size = float(np.sqrt((gap**2 / np.maximum(self.variance, _TINY)).mean()))
                 gap *= min(1.0, config.outlier / max(size, _TINY))
             if self._weight == config.horizon:

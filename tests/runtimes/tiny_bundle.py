@@ -103,13 +103,17 @@ def _source(path: Path, day: np.ndarray) -> dict[str, np.ndarray]:
     statistic = np.concatenate([out["port0.mean"], np.log(spread)], axis=1)
     values, axes = np.linalg.eigh(np.cov(statistic, rowvar=False) + 1e-4 * np.eye(statistic.shape[1]))
     whiten = (axes / np.sqrt(values)).T
-    scores = ((statistic - statistic.mean(0)) @ whiten.T) ** 2
-    blocks = scores.mean(1).reshape(-1, 16).mean(1)
+    bank = (statistic - statistic.mean(0)) @ whiten.T
+    apart = np.abs(np.subtract.outer(np.arange(len(bank)), np.arange(len(bank)))) > 5
+    distance = np.where(apart, ((bank[:, None] - bank[None]) ** 2).sum(2), np.inf)
+    moved = bank - bank[distance.argmin(1)]
+    windows = (moved.reshape(-1, 32, moved.shape[1]).mean(1) ** 2).mean(1)
     scale = np.abs(out["latents"]).max((0, 2, 3)) / 127
     source |= {
         "drift.mean": statistic.mean(0),
         "drift.whiten": whiten,
-        "drift.threshold": np.asarray(3 * blocks.max()),
+        "drift.bank": bank,
+        "drift.threshold": np.asarray(2 * windows.max()),
         "latent.scale": scale,
         "anchor.vectors": vectors[::8],
     }

@@ -13,22 +13,23 @@ SIZE = 6
 
 def guard(**options):
     source = {"drift.mean": np.zeros(SIZE), "drift.whiten": np.eye(SIZE), "drift.threshold": np.array([4.0])}
-    return Guard(source, GuardConfig(**options))
+    return Guard(source, GuardConfig(**{"block": 16, "least": 8, "alarm": 1.0, "release": 0.6} | options))
 
 
 def frames(count, at, seed=0):
     return np.random.default_rng(seed).normal(at, 0.3, (count, SIZE))
 
 
-def test_the_score_is_the_mean_squared_whitened_distance():
+def test_the_score_is_the_squared_mean_displacement_from_the_nearest_source_frame():
     rng = np.random.default_rng(0)
-    mean, whiten = rng.normal(size=SIZE), rng.normal(size=(4, SIZE)) / 9
-    source = {"drift.mean": mean, "drift.whiten": whiten, "drift.threshold": np.array(1e9)}
-    judge = Guard(source, GuardConfig(block=16))
+    mean, whiten, bank = rng.normal(size=SIZE), rng.normal(size=(4, SIZE)) / 9, rng.normal(size=(7, 4))
+    source = {"drift.mean": mean, "drift.whiten": whiten, "drift.bank": bank, "drift.threshold": np.array(1e9)}
+    judge = Guard(source, GuardConfig())
     seen = rng.normal(size=(11, SIZE))
     judge.judge(judge.whitened(seen))
-    expected = np.mean([np.mean([(whiten[k] @ (row - mean)) ** 2 for k in range(4)]) for row in seen])
-    assert judge.score == pytest.approx(expected)
+    points = [whiten @ (row - mean) for row in seen]
+    moved = [point - min(bank, key=lambda b: np.linalg.norm(point - b)) for point in points]
+    assert judge.score == pytest.approx(np.mean(np.mean(moved, axis=0) ** 2))
 
 
 def test_an_unshifted_stream_never_teaches():
@@ -48,7 +49,7 @@ def test_a_shift_is_seen_and_its_end_too():
 
 
 def test_between_the_two_thresholds_nothing_changes():
-    between = frames(16, np.sqrt(3.2))  # score 3.3: below 4, above 0.6 * 4
+    between = frames(16, np.sqrt(3.2))  # score 3.2: below 4, above 0.6 * 4
     judge = guard()
     assert not judge.judge(between)
     judge.judge(frames(16, 3.0))
@@ -59,7 +60,7 @@ def test_between_the_two_thresholds_nothing_changes():
 def test_a_flash_is_no_shift():
     judge = guard()
     judge.judge(frames(16, 1.0))
-    assert not judge.judge(frames(2, 1e5))
+    assert not judge.judge(frames(1, 1e5))
 
 
 def test_a_few_frames_decide_nothing():
