@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from edgessl.runtimes.split import Observed
 
 Arrays = dict[str, NDArray[Any]]
-BLOCK = 16  #: consecutive frames whose drift scores the device averages
+_WINDOW = 32  # source frames per window; they lie further apart than the device's, which are consecutive
+_APART = 5  # source frames before and after one that may not be its nearest
 
 
 def source_statistics(
@@ -52,23 +53,32 @@ def frame_statistic(mean: NDArray[Any], square: NDArray[Any]) -> NDArray[np.floa
 
 
 def drift_reference(statistic: NDArray[np.float64]) -> Arrays:
-    """Mean, whitening and threshold for the device's drift score `|W (s - mean)|^2 / k`.
+    """What the device needs to tell a shift from a new scene: mean, whitening, a bank of frames, and a threshold.
 
-    The threshold is cross-fitted: each half of the frames is scored in blocks by the reference of the other half, so that
-    it says what an unseen but unshifted block scores; the device alarms at three times the largest such block (ours).
+    Scenes differ more from each other than a scene from itself at night, so distance to the source's mean says little.
+    What a shift of sensor or light does is move every frame the same way. The device therefore averages, over a window of
+    frames, the displacement of each from its nearest source frame: scenes cancel out, a shift stays.
+
+    The threshold is twice the largest window of the source's own frames, each scored against the bank without the frames
+    around it, so that none finds itself; window and factor are ours.
+
+    Args:
+        statistic: `frame_statistic` of the source's frames, in their order.
     """
-    half = len(statistic) // 2
-    largest = 0.0
-    for fit, held in ((statistic[:half], statistic[half:]), (statistic[half:], statistic[:half])):
-        mean, whiten = _whitening(fit)
-        scores = np.square((held - mean) @ whiten.T).mean(1)
-        blocks = [scores[start : start + BLOCK].mean() for start in range(0, len(scores), BLOCK)]
-        largest = max(largest, *blocks)
     mean, whiten = _whitening(statistic)
-    return {"drift.mean": mean, "drift.whiten": whiten, "drift.threshold": np.asarray(3.0 * largest)}
+    bank = (statistic - mean) @ whiten.T  # (n, k)
+    squared = np.square(bank).sum(1)
+    distance = squared[:, None] + squared[None] - 2 * bank @ bank.T
+    order = np.arange(len(bank))
+    distance[np.abs(order[:, None] - order[None]) <= min(_APART, len(bank) // 8)] = np.inf
+    displacement = bank - bank[distance.argmin(1)]
+    window = min(_WINDOW, len(bank))
+    starts = range(0, len(bank) - window + 1, max(1, window // 8))
+    largest = max(np.square(displacement[start : start + window].mean(0)).mean() for start in starts)
+    return {"drift.mean": mean, "drift.whiten": whiten, "drift.bank": bank, "drift.threshold": np.asarray(2 * largest)}
 
 
-def _whitening(statistic: NDArray[np.float64], shrinkage: float = 0.05) -> tuple[NDArray[Any], NDArray[Any]]:
+def _whitening(statistic: NDArray[np.float64], shrinkage: float = 0.005) -> tuple[NDArray[Any], NDArray[Any]]:
     """Mean `(d,)` and whitening `(d, d)`, the covariance shrunk towards its diagonal."""
     mean = statistic.mean(0)
     covariance = np.cov(statistic, rowvar=False)

@@ -18,6 +18,7 @@ __all__ = ["ENCODERS", "EncoderModule", "build_encoder"]
 #: name -> (module, function, one line for `edgessl recipes`)
 ENCODERS = {
     "conv_small": ("edgessl.encoders.conv", "conv_small", "stride-2 convolutions for 32 to 128 pixels"),
+    "res_small": ("edgessl.encoders.conv", "res_small", "residual convolutions for 32 to 128 pixels; a teacher"),
     "vit_micro": ("edgessl.encoders.vit", "vit_micro", "a small vision transformer for 32 to 128 pixels"),
 }
 

@@ -1,4 +1,4 @@
-"""A small convolutional encoder for frames of 32 to 128 pixels."""
+"""Convolutional encoders for frames of 32 to 128 pixels."""
 
 from __future__ import annotations
 
@@ -8,35 +8,51 @@ import torch
 from torch import Tensor, nn
 
 from edgessl.encoders.base import EncoderModule, require_image
-from edgessl.errors import InputError
+from edgessl.errors import InputError, UnknownNameError
 from edgessl.signals import InputSpec
 
 
+POOLS = ("mean", "flat")
+
+
 def conv_small(
-    input: InputSpec, *, widths: Sequence[int] = (24, 48, 96, 128), depth: int = 1, dim: int = 128
+    input: InputSpec,
+    *,
+    widths: Sequence[int] = (24, 48, 96, 128),
+    depth: int = 1,
+    dim: int = 128,
+    pool: str = "mean",
 ) -> EncoderModule:
-    """Stages of stride-2 convolutions, global average pooling, one linear layer.
+    """Stages of stride-2 convolutions, a pool, one linear layer.
 
     Each stage ends before its activation, at the batch norm, so that a port behind it moves the same quantity that
     batch-norm re-estimation would: the mean and spread of pre-activations.
 
     Args:
-        input: Images of at least 8 pixels per stage halving.
+        input: Images of at least 2 pixels per halving.
         widths: Channels per stage.
         depth: Convolutions per stage; the first has stride 2.
         dim: Width of the embedding.
+        pool: `mean` over positions, for what a frame shows; `flat` keeps the positions, for where it was taken.
+
+    Raises:
+        InputError: Not images, or too small.
+        UnknownNameError: No such pool.
     """
     height, width = require_image(input, "conv_small")
     if min(height, width) < 2 ** len(widths):
-        raise InputError(f"conv_small with {len(widths)} stages takes at least {2 ** len(widths)} pixels a side, not {height}x{width}")
+        raise InputError(
+            f"conv_small with {len(widths)} stages takes at least {2 ** len(widths)} pixels a side, not {height}x{width}"
+        )
     stages, last = [], 3
     for index, channels in enumerate(widths):
         stages.append(_stage(last, channels, depth, first=index == 0))
         last = channels
+    map_size = [-(-side // 2 ** len(widths)) for side in (height, width)]
     return EncoderModule(
         input,
         stages,
-        _Pool(last, dim),
+        _pool(pool, last, map_size, dim),
         dim=dim,
         channels=widths,
         channel_axis=1,
@@ -45,20 +61,74 @@ def conv_small(
     )
 
 
-def _stage(inputs: int, channels: int, depth: int, *, first: bool) -> nn.Sequential:
+def res_small(
+    input: InputSpec, *, widths: Sequence[int] = (48, 96, 192), dim: int = 128, pool: str = "mean"
+) -> EncoderModule:
+    """A patch stem of stride 4, residual stages of stride 2: more to compute than `conv_small`, and to learn with.
+
+    Args:
+        input: Images whose sides are multiples of 4.
+        widths: Channels of the stem and of each residual stage.
+        dim: Width of the embedding.
+        pool: As in `conv_small`.
+
+    Raises:
+        InputError: Not images, or of another size.
+        UnknownNameError: No such pool.
+    """
+    height, width = require_image(input, "res_small", multiple=4)
+    stem = nn.Sequential(nn.Conv2d(3, widths[0], 6, 4, 1, bias=False), nn.BatchNorm2d(widths[0]))
+    residual = [_Residual(before, after) for before, after in zip(widths, widths[1:], strict=False)]
+    map_size = [-(-side // (4 * 2 ** len(residual))) for side in (height, width)]
+    return EncoderModule(
+        input,
+        [stem, *residual],
+        _pool(pool, widths[-1], map_size, dim),
+        dim=dim,
+        channels=widths,
+        channel_axis=1,
+        cut=len(residual),
+        ports=range(len(residual)),
+    )
+
+
+class _Residual(nn.Module):
+    """Stride 2, then a convolution around which the stage's value goes; ends before its activation."""
+
+    def __init__(self, inputs: int, channels: int) -> None:
+        super().__init__()
+        self.down = _stage(inputs, channels, 1, first=False)
+        self.around = _stage(channels, channels, 1, first=False, stride=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.down(x)
+        return torch.relu(x) + self.around(x)
+
+
+def _stage(inputs: int, channels: int, depth: int, *, first: bool, stride: int = 2) -> nn.Sequential:
     layers: list[nn.Module] = [] if first else [nn.ReLU()]
     for index in range(depth):
         if index:
             layers.append(nn.ReLU())
-        layers.append(nn.Conv2d(channels if index else inputs, channels, 3, 1 if index else 2, 1, bias=False))
-        layers.append(nn.BatchNorm2d(channels))
+        convolution = nn.Conv2d(channels if index else inputs, channels, 3, 1 if index else stride, 1, bias=False)
+        layers += [convolution, nn.BatchNorm2d(channels)]
     return nn.Sequential(*layers)
 
 
+def _pool(kind: str, channels: int, map_size: Sequence[int], dim: int) -> nn.Module:
+    if kind not in POOLS:
+        raise UnknownNameError("pool", kind, POOLS)
+    inputs = channels * (map_size[0] * map_size[1] if kind == "flat" else 1)
+    return _Pool(inputs, dim, flat=kind == "flat")
+
+
 class _Pool(nn.Module):
-    def __init__(self, channels: int, dim: int) -> None:
+    def __init__(self, inputs: int, dim: int, *, flat: bool) -> None:
         super().__init__()
-        self.project = nn.Linear(channels, dim)
+        self.flat = flat
+        self.project = nn.Linear(inputs, dim)
 
     def forward(self, latent: Tensor) -> Tensor:
-        return self.project(torch.relu(latent).mean((2, 3)))  # (batch, dim)
+        latent = torch.relu(latent)
+        pooled = latent.flatten(1) if self.flat else latent.mean((2, 3))
+        return torch.as_tensor(self.project(pooled))  # (batch, dim)

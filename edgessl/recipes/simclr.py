@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from edgessl.blocks.views import ViewConfig, random_view
 from edgessl.encoders import EncoderModule
@@ -20,7 +20,8 @@ class SimCLRConfig:
 
     Attributes:
         temperature: Of the contrast; the paper's on ImageNet (table 5; 0.5 was best on CIFAR-10 with 1,000 epochs).
-        hidden: Width of the head's hidden layer; the paper's is the encoder's 2048.
+        hidden: Width of the head's hidden layer; the paper's is the encoder's 2048. 0 leaves the head out: what is
+            contrasted is then what is compared later, which suits retrieval, and the width out is the encoder's.
         out: Width that the contrast sees; as the paper, section 2.1.
         views: How far a view may be from its frame.
     """
@@ -48,7 +49,7 @@ class SimCLR(Recipe):
         super().__init__()
         heads = vision_module("lightly.models.modules")
         self.encoder = encoder  # f
-        self.head = heads.SimCLRProjectionHead(encoder.dim, config.hidden, config.out)  # g
+        self.head = heads.SimCLRProjectionHead(encoder.dim, config.hidden, config.out) if config.hidden else nn.Identity()  # g
         self.contrast = vision_module("lightly.loss").NTXentLoss(config.temperature)
         self._views = config.views
 

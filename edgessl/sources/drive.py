@@ -7,7 +7,8 @@ a smooth path, so frames come in driving order and neighbours look alike, as on 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from importlib import import_module
+from functools import lru_cache
+from importlib.util import find_spec
 from pathlib import Path
 from zlib import crc32
 
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 
 from edgessl.errors import MissingExtraError, UnknownNameError
 
-# Path relative to its package; read by path, because some loaders of scikit-image would go to the network.
+# Package, and path inside it. Read by path: some loaders of scikit-image would go to the network.
 PHOTOS = (
     ("skimage", "data/astronaut.png"),
     ("skimage", "data/camera.png"),
@@ -33,10 +34,12 @@ PHOTOS = (
     ("sklearn", "datasets/images/china.jpg"),
     ("sklearn", "datasets/images/flower.jpg"),
 )
+_WHEELS = {"skimage": "scikit-image", "sklearn": "scikit-learn"}
 TOLERANCE = 0.5  # frame widths: half a frame
 _PHOTO_GAP = 100.0  # what one photograph is apart from the next in a place, far over any tolerance
 _SHORT_SIDE = 4.0  # the short side of every photograph, in frame widths
-_CHUNK = 256  # frames drawn at once, to keep memory small
+ROUNDS = 9  # times that a lap comes by every photograph, each time on the next piece of its path
+_CHUNK = 64  # frames drawn at once, to keep memory small
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,10 +71,10 @@ LAPS = {
     "day": Lap(),
     "revisit": Lap(phase=0.25, shift=0.25, zoom=1.4, turn_deg=40.0),
     "night": Lap(
-        phase=0.5, shift=0.25, zoom=1.4, turn_deg=40.0, gain=0.35, read_noise=0.02, shot_noise=0.03, blur_px=0.8
+        phase=0.5, shift=0.25, zoom=1.4, turn_deg=40.0, gain=0.25, read_noise=0.012, shot_noise=0.02, blur_px=0.5
     ),
     "night_unseen": Lap(
-        phase=0.75, shift=0.25, zoom=1.4, turn_deg=40.0, gain=0.35, read_noise=0.02, shot_noise=0.03, blur_px=0.8
+        phase=0.75, shift=0.25, zoom=1.4, turn_deg=40.0, gain=0.25, read_noise=0.012, shot_noise=0.02, blur_px=0.5
     ),
 }
 
@@ -102,42 +105,51 @@ def drive(
     if lap not in LAPS:
         raise UnknownNameError("lap", lap, LAPS)
     how = LAPS[lap]
+    clock = (np.arange(frames) + how.phase) / frames * ROUNDS * len(PHOTOS)  # in visits
+    visit = np.minimum(clock.astype(int), ROUNDS * len(PHOTOS) - 1)
+    which = visit % len(PHOTOS)
+    along = (visit // len(PHOTOS) + clock - visit) / ROUNDS  # of the photograph's path, 0..1
     route = np.random.default_rng([seed, 0])
     view = np.random.default_rng([seed, 1, crc32(lap.encode())])
-    edges = np.linspace(0, frames, len(PHOTOS) + 1).round().astype(int)
     seen = np.empty((frames, size, size, 3), np.uint8)
     places = np.empty((frames, 3))
-    for index, (start, stop) in enumerate(zip(edges[:-1], edges[1:], strict=True)):
+    for index in range(len(PHOTOS)):
         photo = _photo(*PHOTOS[index], round(_SHORT_SIDE * size))
-        time = (np.arange(start, stop) + how.phase - start) / max(stop - start, 1)
+        if how.blur_px > 0:
+            from scipy.ndimage import gaussian_filter
+
+            sigma = how.blur_px * size / 64
+            # The scene is blurred, not each frame: the same but for the zoom, and many times less work.
+            photo = np.asarray(gaussian_filter(photo, (sigma, sigma, 0)), np.float32)
+        here = np.flatnonzero(which == index)
+        time = along[here]
         at = _path(time, (photo.shape[1] / size, photo.shape[0] / size), route)
         off = how.shift * np.stack([_wander(time, view), _wander(time, view)], 1)
         scale = how.zoom ** _wander(time, view)
         turn = np.radians(how.turn_deg) * _wander(time, view)
-        places[start:stop] = np.column_stack([np.full(len(time), index * _PHOTO_GAP), at])
-        for first in range(0, len(time), _CHUNK):
+        places[here] = np.column_stack([np.full(len(here), index * _PHOTO_GAP), at])
+        for first in range(0, len(here), _CHUNK):
             part = slice(first, first + _CHUNK)
             light = _look(photo, (at + off)[part] * size, scale[part], turn[part], size)
-            seen[start + first : start + first + len(light)] = _sensor(light, how, view)
+            seen[here[part]] = _sensor(light, how, view)
     return seen, places
 
 
+@lru_cache(maxsize=len(PHOTOS))
 def _photo(package: str, name: str, short_px: int) -> NDArray[np.float32]:
-    """Read one photograph in linear steps of 0..1 as `(height, width, 3)` with the short side as asked."""
+    """Read one photograph in steps of 0..1 as `(height, width, 3)` with the short side as asked."""
+    spec = find_spec(package)
+    if spec is None or spec.origin is None:
+        raise MissingExtraError(_WHEELS[package], "demo")
     try:
-        folder = Path(str(import_module(package).__file__)).parent
-        from skimage.io import imread
-        from skimage.transform import resize
+        from PIL import Image
     except ModuleNotFoundError as error:
-        if error.name not in ("skimage", "sklearn"):
-            raise
-        raise MissingExtraError({"skimage": "scikit-image", "sklearn": "scikit-learn"}[error.name], "demo") from error
-    pixels = np.asarray(imread(folder / name))
-    if pixels.ndim == 2:
-        pixels = np.repeat(pixels[..., None], 3, axis=2)
-    factor = short_px / min(pixels.shape[:2])
-    shape = (round(pixels.shape[0] * factor), round(pixels.shape[1] * factor), 3)
-    return np.asarray(resize(pixels[..., :3] / np.float32(255), shape, anti_aliasing=True), np.float32)
+        raise MissingExtraError("pillow", "demo") from error
+    with Image.open(Path(spec.origin).parent / name) as picture:
+        factor = short_px / min(picture.size)
+        shape = (round(picture.width * factor), round(picture.height * factor))
+        pixels = np.asarray(picture.convert("RGB").resize(shape, Image.Resampling.BICUBIC))
+    return pixels / np.float32(255)
 
 
 def _path(
@@ -166,33 +178,66 @@ def _look(
     size: int,
 ) -> NDArray[np.float32]:
     """Cut turned and scaled windows out of a photograph, bilinear, mirrored at its border."""
-    grid = np.arange(size) - (size - 1) / 2
-    cos, sin = (scale * np.cos(turn))[:, None, None], (scale * np.sin(turn))[:, None, None]
-    x = centre[:, 0, None, None] + cos * grid[None, None, :] - sin * grid[None, :, None]
-    y = centre[:, 1, None, None] + sin * grid[None, None, :] + cos * grid[None, :, None]
-    x, y = _mirror(x, photo.shape[1] - 1), _mirror(y, photo.shape[0] - 1)
-    left = np.minimum(x.astype(np.intp), photo.shape[1] - 2)
-    top = np.minimum(y.astype(np.intp), photo.shape[0] - 2)
-    right_part = (x - left)[..., None].astype(np.float32)
-    low_part = (y - top)[..., None].astype(np.float32)
-    upper = photo[top, left] * (1 - right_part) + photo[top, left + 1] * right_part
-    lower = photo[top + 1, left] * (1 - right_part) + photo[top + 1, left + 1] * right_part
+    grid = np.arange(size, dtype=np.float32) - np.float32((size - 1) / 2)
+    cos, sin, across, down = (
+        value.astype(np.float32)[:, None, None]
+        for value in (scale * np.cos(turn), scale * np.sin(turn), centre[:, 0], centre[:, 1])
+    )
+    left, right_part = _mirror(across + cos * grid[None, None, :] - sin * grid[None, :, None], photo.shape[1])
+    top, low_part = _mirror(down + sin * grid[None, None, :] + cos * grid[None, :, None], photo.shape[0])
+    flat, corner = photo.reshape(-1, 3), top * photo.shape[1] + left
+    upper = flat.take(corner, 0) * (1 - right_part) + flat.take(corner + 1, 0) * right_part
+    corner += photo.shape[1]
+    lower = flat.take(corner, 0) * (1 - right_part) + flat.take(corner + 1, 0) * right_part
     return np.asarray(upper * (1 - low_part) + lower * low_part)  # (frames, size, size, 3)
 
 
-def _mirror(at: NDArray[np.float64], last: int) -> NDArray[np.float64]:
-    return np.asarray(last - np.abs(last - np.abs(at) % (2 * last)))
+def _mirror(at: NDArray[np.float32], side: int) -> tuple[NDArray[np.intp], NDArray[np.float32]]:
+    """The pixel to the left of each coordinate, mirrored into the photograph, and how far beyond it the coordinate is."""
+    inside = np.float32(side - 1) - np.abs(np.float32(side - 1) - np.abs(at))
+    pixel = inside.astype(np.intp).clip(0, side - 2)
+    return pixel, (inside - pixel).clip(0, 1)[..., None].astype(np.float32)
 
 
 def _sensor(light: NDArray[np.float32], how: Lap, rng: np.random.Generator) -> NDArray[np.uint8]:
-    """Turn light into what the sensor gives: blurred, dimmed, noisy, in 256 steps."""
-    if how.blur_px > 0:
-        from scipy.ndimage import gaussian_filter
-
-        sigma = how.blur_px * light.shape[1] / 64
-        light = gaussian_filter(light, (0, sigma, sigma, 0))
+    """Turn light into what the sensor gives: dimmed, noisy, in 256 steps."""
     light = light * np.float32(how.gain)
     if how.read_noise > 0 or how.shot_noise > 0:
         spread = np.sqrt(how.read_noise**2 + how.shot_noise**2 * light)
         light = light + spread * rng.standard_normal(light.shape, dtype=np.float32)
     return np.asarray((light * 255 + 0.5).clip(0, 255), np.uint8)
+
+
+def redrive(
+    frames: NDArray[np.uint8], lap: str, seed: int = 0
+) -> tuple[NDArray[np.uint8], NDArray[np.float64]]:
+    """Make a lap out of frames that somebody's own camera took by day, as `drive` does out of photographs.
+
+    A place is `(index / 10, 0, 0)`, so that a frame within five of the true one is within `TOLERANCE`.
+
+    Args:
+        frames: `(n, size, size, 3)`, in driving order.
+        lap: A key of `LAPS`; "day" gives the frames as they are.
+        seed: Of the viewpoints and the noise.
+
+    Raises:
+        UnknownNameError: There is no lap of that name.
+    """
+    if lap not in LAPS:
+        raise UnknownNameError("lap", lap, LAPS)
+    places = np.zeros((len(frames), 3))
+    places[:, 0] = np.arange(len(frames)) / 10
+    if lap == "day":
+        return frames, places
+    how, size = LAPS[lap], frames.shape[1]
+    view = np.random.default_rng([seed, 1, crc32(lap.encode())])
+    time = np.arange(len(frames)) / len(frames) * len(PHOTOS)
+    off = how.shift * np.stack([_wander(time, view), _wander(time, view)], 1)
+    scale, turn = how.zoom ** _wander(time, view), np.radians(how.turn_deg) * _wander(time, view)
+    centre = (np.array([[0.5, 0.5]]) + off) * size
+    seen = np.empty_like(frames)
+    for index, frame in enumerate(frames):
+        one = slice(index, index + 1)
+        light = _look(frame / np.float32(255), centre[one], scale[one], turn[one], size)
+        seen[one] = _sensor(light, how, view)
+    return seen, places
