@@ -30,8 +30,8 @@ def demo(
 ) -> None:
     """Train, distil, export and adapt, on a simulated drive.
 
-    A camera drives over photographs by day, revisits, and comes back at night; the device part runs in a process that has
-    no torch. Prints a table, and writes OUTPUT/report.json and OUTPUT/night.png.
+    A camera drives over photographs by day, revisits, and comes back at night; the device part runs in a process that
+    has no torch. Prints a table, and writes OUTPUT/report.json and OUTPUT/night.png.
     """
     refuse_existing(output, overwrite=overwrite)
     from edgessl.demo.report import NAMES

@@ -1,15 +1,15 @@
 """An exported encoder on disk: the folder `NAME.edgessl/` (format 1), checked byte for byte whenever it is opened.
 
-    manifest.json         everything below, with digests, sizes, and what was measured
-    encoder.onnx          fp32, uint8 frame in, unit vector out: the reference and universal fallback
-    encoder.int8.onnx     the same, quantized
-    trunk.fp32.onnx  trunk.int8.onnx
-                          frozen front: frames and ports in, latent and channel statistics out
-    tail.onnx             live end: latent in, unit vector out; its weights are initializers named as in tail.safetensors
-    step.onnx             one training step of the tail
-    tail.safetensors      factory weights of the tail, `weight.NAME`
-    source.safetensors    statistics of the source: embedding, ports, drift; anchors
-    golden.safetensors    golden samples (`samples`) and their fp32 embeddings (`vectors`)
+manifest.json         everything below, with digests, sizes, and what was measured
+encoder.onnx          fp32, uint8 frame in, unit vector out: the reference and universal fallback
+encoder.int8.onnx     the same, quantized
+trunk.fp32.onnx  trunk.int8.onnx
+                      frozen front: frames and ports in, latent and channel statistics out
+tail.onnx             live end: latent in, unit vector out; its weights are initializers named as in tail.safetensors
+step.onnx             one training step of the tail
+tail.safetensors      factory weights of the tail, `weight.NAME`
+source.safetensors    statistics of the source: embedding, ports, drift; anchors
+golden.safetensors    golden samples (`samples`) and their fp32 embeddings (`vectors`)
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ import json
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
-
 
 from numpy.typing import NDArray
 from safetensors import SafetensorError
@@ -187,6 +186,6 @@ def _check(folder: Path, artefact: Artefact, *, verify: bool) -> None:
     if size != artefact.size_bytes:
         raise BundleError(f"{file} has {size} bytes, the manifest says {artefact.size_bytes}; copy the bundle again")
     if verify and sha256_of(file) != artefact.sha256:
-        raise BundleError(f"{file} is not what was exported: its digest differs from the manifest's; copy the bundle again")
-
-
+        raise BundleError(
+            f"{file} is not what was exported: its digest differs from the manifest's; copy the bundle again"
+        )

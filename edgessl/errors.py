@@ -1,17 +1,17 @@
 """Everything edgessl raises on purpose.
 
-    EdgeSSLError                    exit code 1
-    +- InputError                   the user's data or argument is at fault
-    |  +- UnknownNameError          a name that is in no table: lists the table and the nearest name
-    |  +- OutputExistsError         the output is there already and --overwrite was not given
-    |  +- MissingExtraError         an optional package is not installed: names the pip line
-    +- Interrupted                  exit code 130: the user stopped a training; says how to resume
-    +- EngineError                  an inference engine could not load or run a graph
-    +- GateError                    exit code 3: a written artefact, or a candidate, failed its bound
-    +- IntegrityError               exit code 4
-       +- BundleError               a bundle is missing, damaged, newer or hostile
-       +- CheckpointError           the same for a checkpoint folder
-       +- StateError                the same for the state of an adapting encoder
+EdgeSSLError                    exit code 1
++- InputError                   the user's data or argument is at fault
+|  +- UnknownNameError          a name that is in no table: lists the table and the nearest name
+|  +- OutputExistsError         the output is there already and --overwrite was not given
+|  +- MissingExtraError         an optional package is not installed: names the pip line
++- Interrupted                  exit code 130: the user stopped a training; says how to resume
++- EngineError                  an inference engine could not load or run a graph
++- GateError                    exit code 3: a written artefact, or a candidate, failed its bound
++- IntegrityError               exit code 4
+   +- BundleError               a bundle is missing, damaged, newer or hostile
+   +- CheckpointError           the same for a checkpoint folder
+   +- StateError                the same for the state of an adapting encoder
 """
 
 from __future__ import annotations

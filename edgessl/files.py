@@ -112,4 +112,3 @@ def _swap(new: Path, path: Path) -> None:
 def _sync_file(path: Path) -> None:
     with path.open("rb") as file:
         os.fsync(file.fileno())
-

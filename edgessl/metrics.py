@@ -73,7 +73,8 @@ def recall_at_1(
 
     Args:
         queries, bank: Vectors `(n, dim)`, `(m, dim)`.
-        places, bank_places: Positions `(n,)`, `(m,)` along the path, or `(n, axes)`, `(m, axes)`; distance is Euclidean.
+        places, bank_places: Positions `(n,)`, `(m,)` along the path, or `(n, axes)`, `(m, axes)`; distance is
+            Euclidean.
         tolerance: Largest distance that counts as the same place.
     """
     best = neighbours(queries, bank, 1)[:, 0]

@@ -1,9 +1,9 @@
 """The one place that imports torchvision, timm and lightly.
 
 PyPI's torchvision is linked against CUDA. Beside a CPU build of torch its compiled operators do not load, and
-`import torchvision` stops at `operator torchvision::nms does not exist`, because it registers a fake for an operator that
-nobody defined. Declaring the schemas first lets the import pass; the operators themselves stay absent, and nothing here
-calls them. Where the wheels match, the operators load and nothing is declared.
+`import torchvision` stops at `operator torchvision::nms does not exist`, because it registers a fake for an operator
+that nobody defined. Declaring the schemas first lets the import pass; the operators themselves stay absent, and nothing
+here calls them. Where the wheels match, the operators load and nothing is declared.
 """
 
 from __future__ import annotations
@@ -38,9 +38,9 @@ def vision_module(name: str) -> ModuleType:
         if "torchvision::nms" not in str(error) or _declared:
             raise
     _forget_half_imported()
-    library = torch.library.Library("torchvision", "DEF")
+    library = torch.library.Library("torchvision", "DEF")  # type: ignore[no-untyped-call]
     for schema in _SCHEMAS:
-        library.define(schema)
+        library.define(schema)  # type: ignore[no-untyped-call]
     _declared.append(library)
     return import_module(name)
 

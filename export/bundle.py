@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -53,7 +53,7 @@ class ExportConfig:
     calibration: int = 512
     golden: int = 64
     anchors: int = 64
-    step: StepConfig = StepConfig()
+    step: StepConfig = field(default_factory=StepConfig)
 
     def __post_init__(self) -> None:
         if self.precision not in PRECISIONS:
@@ -155,7 +155,9 @@ def _spread(source: Source, count: int) -> tuple[NDArray[Any], list[str]]:
 
 @torch.no_grad()
 def _embed(encoder: EncoderModule, frames: NDArray[Any]) -> NDArray[np.float32]:
-    parts = [encoder(torch.from_numpy(np.ascontiguousarray(part))) for part in np.array_split(frames, -(-len(frames) // 32))]
+    parts = [
+        encoder(torch.from_numpy(np.ascontiguousarray(part))) for part in np.array_split(frames, -(-len(frames) // 32))
+    ]
     return np.ascontiguousarray(torch.cat(parts).numpy())
 
 

@@ -61,7 +61,9 @@ def write_graph(
     model.ir_version = IR_VERSION
     for name, value in (constants or {}).items():
         _make_constant(model.graph, name, value)
-    check_graph(model, inputs=[name for name in inputs if name not in (constants or {})], outputs=outputs, name=path.name)
+    check_graph(
+        model, inputs=[name for name in inputs if name not in (constants or {})], outputs=outputs, name=path.name
+    )
     onnx.save(model, path)
 
 

@@ -1,10 +1,10 @@
 """What a tail can learn from on the device: losses on two views of the same frames, no labels.
 
-An objective takes unit vectors `(batch, dim)` of the two views and the source statistics, and gives named terms whose sum
-is the loss. A new one is a function and a line in `OBJECTIVES`; the contract test over the table covers it.
+An objective takes unit vectors `(batch, dim)` of the two views and the source statistics, and gives named terms whose
+sum is the loss. A new one is a function and a line in `OBJECTIVES`; the contract test over the table covers it.
 
-lightly has two of these losses. Written with boolean masks, they export to `NonZero` and `ScatterND`, which not every engine
-takes; these are the same formulas in plain arithmetic, and the tests hold them to lightly's values.
+lightly has two of these losses. Written with boolean masks, they export to `NonZero` and `ScatterND`, which not every
+engine takes; these are the same formulas in plain arithmetic, and the tests hold them to lightly's values.
 """
 
 from __future__ import annotations
@@ -34,8 +34,10 @@ Objective = Callable[[Tensor, Tensor, Source], Terms]
 def align(a: Tensor, b: Tensor, source: Source) -> Terms:
     """Move mean and spread of the embedding to the source's, and keep two views together.
 
-    Moments are matched as in ActMAD (Mirza et al. 2023, arXiv:2211.12870, eq. 3), but as squares in units of the source's
-    spread: no dimension weighs more for its scale, and no gradient flips its sign at a match, as that of an L1 distance does.
+    Moments are matched as in ActMAD (Mirza et al. 2023, arXiv:2211.12870, eq. 3), but as squares in units of the
+    source's
+    spread: no dimension weighs more for its scale, and no gradient flips its sign at a match, as that of an L1 distance
+        does.
     """
     both = torch.cat([a, b])
     mean, spread = both.mean(0), both.var(0, unbiased=False).add(1e-8).sqrt()
@@ -49,8 +51,8 @@ def align(a: Tensor, b: Tensor, source: Source) -> Terms:
 def vicreg(a: Tensor, b: Tensor, source: Source) -> Terms:
     """VICReg (Bardes et al. 2022, arXiv:2105.04906, eq. 1-5) on embeddings whitened with the source's mean and spread.
 
-    The variance hinge at 1 then asks for the spread of the source, not for a unit cube. Weights are the paper's divided by
-    25, so that a step is of the same size as `align`'s (ours).
+    The variance hinge at 1 then asks for the spread of the source, not for a unit cube. Weights are the paper's divided
+    by 25, so that a step is of the same size as `align`'s (ours).
     """
     a, b = ((each - source.mean) / source.std for each in (a, b))
     variance = covariance = torch.zeros(())

@@ -3,7 +3,8 @@
 Two placements, told apart by what stands in the graph (measured on onnxruntime 1.31, see docs/architecture.md):
 - convolutional: uint8 activations, outputs of convolutions and residual sums quantized too, since onnxruntime makes an
   integer convolution only when its output is quantized;
-- transformer: symmetric int8, only the inputs of products with constant weights; the residual stream, norms, softmax and
+- transformer: symmetric int8, only the inputs of products with constant weights; the residual stream, norms, softmax
+and
   products of two activations stay in float. Quantizing a residual stream costs a ViT a fifth of its cosine.
 """
 
@@ -22,7 +23,7 @@ from numpy.typing import NDArray
 from edgessl.export.graph import IR_VERSION
 
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # read when the library is loaded
-from onnxruntime.quantization import (  # noqa: E402
+from onnxruntime.quantization import (
     CalibrationDataReader,
     CalibrationMethod,
     QuantFormat,

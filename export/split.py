@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -24,6 +25,7 @@ class Trunk(nn.Module):
         self.encoder = encoder
 
     def forward(self, frames: Tensor, *ports: Tensor) -> tuple[Tensor, ...]:
+        """`(batch, *sample)` and ports -> `(batch, *latent)` and statistics."""
         encoder = self.encoder
         latent = encoder.normalize(encoder.prepare(frames))
         statistics: list[Tensor] = []
@@ -48,6 +50,7 @@ class Tail(nn.Module):
         self.pool = encoder.pool
 
     def forward(self, latents: Tensor) -> Tensor:
+        """`(batch, *latent)` -> `(batch, dim)`."""
         for stage in self.stages:
             latents = stage(latents)
         return unit_rows(self.pool(latents))
@@ -77,15 +80,17 @@ class Split:
     def tail_weights(self) -> dict[str, Tensor]:
         """Weights of the tail that its output depends on and that the trunk does not share, by name."""
         trunk = {id(parameter) for parameter in self.encoder.stages[: self.encoder.cut].parameters()}
-        named = {
-            name: parameter for name, parameter in self.tail.named_parameters() if id(parameter) not in trunk
-        }
+        named = {name: parameter for name, parameter in self.tail.named_parameters() if id(parameter) not in trunk}
+        if not named:
+            return {}
         with torch.enable_grad():
             leaves = {name: parameter.detach().clone().requires_grad_() for name, parameter in named.items()}
             probe = torch.rand(2, *self.latent, generator=torch.Generator().manual_seed(0))
             vectors = torch.func.functional_call(self.tail, leaves, (probe,))
             used = torch.autograd.grad(vectors.square().sum() + vectors.sum(), list(leaves.values()), allow_unused=True)
-        return {name: leaves[name].detach() for name, gradient in zip(leaves, used, strict=True) if gradient is not None}
+        return {
+            name: leaves[name].detach() for name, gradient in zip(leaves, used, strict=True) if gradient is not None
+        }
 
 
 @torch.no_grad()
@@ -115,7 +120,7 @@ def fold_batch_norms(module: nn.Module) -> None:
     if not isinstance(module, nn.Sequential):
         return
     names = list(module._modules)
-    for first, second in zip(names, names[1:], strict=False):
+    for first, second in pairwise(names):
         convolution, norm = module._modules[first], module._modules[second]
         if type(convolution) is nn.Conv2d and type(norm) is nn.BatchNorm2d:
             module._modules[first] = fuse_conv_bn_eval(convolution, norm)
@@ -126,4 +131,4 @@ def _explicit_attention(encoder: EncoderModule) -> None:
     """Fused attention off: its backward has no ONNX form, and some TensorRT releases compile its forward wrongly."""
     for module in encoder.modules():
         if hasattr(module, "fused_attn"):
-            module.fused_attn = False
+            setattr(module, "fused_attn", False)  # noqa: B010, a type checker sees only what nn.Module declares

@@ -31,7 +31,7 @@ def source_statistics(
         # Spread over positions and frames together: E[x^2] - E[x]^2.
         source[f"port{index}.var"] = np.maximum(square.mean(0) - mean.mean(0) ** 2, 0)
     if observed.means:
-        source |= drift_reference(frame_statistic(observed.means[0], observed.squares[0]))
+        source |= drift_reference(observed.statistic())
     latents = observed.latents
     others = tuple(axis for axis in range(latents.ndim) if axis != channel_axis)
     scale = np.maximum(np.abs(latents).max(others), 1e-6) / 127
@@ -46,12 +46,6 @@ def source_statistics(
     }
 
 
-def frame_statistic(mean: NDArray[Any], square: NDArray[Any]) -> NDArray[np.float64]:
-    """Per frame: channel means, and logarithms of channel spreads, before the first port. `(n, 2 channels)`."""
-    spread = np.sqrt(np.maximum(square - mean**2, 1e-8))
-    return np.concatenate([mean, np.log(spread)], axis=1).astype(np.float64)
-
-
 def drift_reference(statistic: NDArray[np.float64]) -> Arrays:
     """What the device needs to tell a shift from a new scene: mean, whitening, a bank of frames, and a threshold.
 
@@ -63,7 +57,7 @@ def drift_reference(statistic: NDArray[np.float64]) -> Arrays:
     around it, so that none finds itself; window and factor are ours.
 
     Args:
-        statistic: `frame_statistic` of the source's frames, in their order.
+        statistic: Of the source's frames, in their order, as `Observed.statistic` gives them.
     """
     mean, whiten = _whitening(statistic)
     bank = (statistic - mean) @ whiten.T  # (n, k)

@@ -15,8 +15,8 @@ from edgessl.export.split import Split
 def write_tail(split: Split, path: Path) -> None:
     """Write `tail.onnx`: `latents` -> `vectors`, with one initializer `weight.NAME` per weight.
 
-    The weights are traced as inputs and made initializers afterwards. Traced as parameters, the exporter would transpose
-    or merge some of them, and the names would no longer say what they hold.
+    The weights are traced as inputs and made initializers afterwards. Traced as parameters, the exporter would
+    transpose or merge some of them, and the names would no longer say what they hold.
     """
     weights = split.tail_weights()
     names = [f"weight.{name}" for name in weights]

@@ -97,7 +97,9 @@ class Step(nn.Module):
         """Inputs of the right shapes, with the factory weights and zero velocity."""
         generator = torch.Generator().manual_seed(0)
         config, latent = self.config, self.split.latent
-        a, b, anchors = (torch.rand(n, *latent, generator=generator) for n in (config.batch, config.batch, config.anchors))
+        a, b, anchors = (
+            torch.rand(n, *latent, generator=generator) for n in (config.batch, config.batch, config.anchors)
+        )
         with torch.no_grad():
             reference = self.split.tail(anchors)
         scalars = [torch.tensor(float(asdict(config)[name])) for name in SCALARS]
@@ -113,7 +115,8 @@ def write_step(step: Step, path: Path) -> None:
 
     def run(arguments: Sequence[Tensor]) -> tuple[Tensor, ...]:
         leaves = [tensor.detach().requires_grad_() for tensor in arguments[: len(step.names)]]
-        return step(*leaves, *arguments[len(step.names) :])
+        outputs: tuple[Tensor, ...] = step(*leaves, *arguments[len(step.names) :])
+        return outputs
 
     traced = make_fx(run, decomposition_table=decompositions())(list(example))
     write_graph(_Traced(traced), example, path, inputs=step.inputs(), outputs=step.outputs())

@@ -1,8 +1,8 @@
 """Other weights in an ONNX file, without the onnx package.
 
-Engines do not agree on how weights are replaced, and onnxruntime's own way (`add_initializer`) is ignored by the passes that
-rearrange convolution weights. So the bytes of the file are replaced: in a serialized tensor the name stands directly before
-the values, both with their lengths, and a value of the same shape has the same length.
+Engines do not agree on how weights are replaced, and onnxruntime's own way (`add_initializer`) is ignored by the passes
+that rearrange convolution weights. So the bytes of the file are replaced: in a serialized tensor the name stands
+directly before the values, both with their lengths, and a value of the same shape has the same length.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """One contender embeds every lap in a process of its own, so that its time and its memory are its own.
 
-Run as `python -m edgessl.demo.measure`, or, for the device, behind a line that makes every import of torch and onnx fail.
-Imports numpy; whatever else a contender needs is imported inside its function.
+Run as `python -m edgessl.demo.measure`, or, for the device, behind a line that makes every import of torch and onnx
+fail. Imports numpy; whatever else a contender needs is imported inside its function.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def raw_pixels(folder: Path, laps: dict[str, Frames]) -> dict[str, Any]:
 
     def embed(frames: Frames) -> Vectors:
         flat = frames.reshape(len(frames), -1).astype(np.float32)
-        return flat - flat.mean(1, keepdims=True)
+        return np.asarray(flat - flat.mean(1, keepdims=True), np.float32)
 
     return _embedded(embed, laps)
 
@@ -74,9 +74,9 @@ def int8(folder: Path, laps: dict[str, Frames]) -> dict[str, Any]:
 def int8_adapted(folder: Path, laps: dict[str, Frames]) -> dict[str, Any]:
     """The bundle, adapting: it meets the night, then another night lap, then the day again, in this order.
 
-    The day's vectors are those of the shipped encoder: the map was made before the night. Vectors of the night the learner
-    has seen are kept for the picture; the table takes the other night lap, of which every frame is embedded before anything
-    is learned from it.
+    The day's vectors are those of the shipped encoder: the map was made before the night. Vectors of the night the
+    learner has seen are kept for the picture; the table takes the other night lap, of which every frame is embedded
+    before anything is learned from it.
     """
     import edgessl
 

@@ -96,7 +96,11 @@ def draw(
     strip.set_xticks([])
     axes = figure.add_subplot(grid[1])
     order = ("night", "night_unseen", "revisit")
-    styles = {"int8_adapted": ("#1a7f5a", "adapting"), "int8": ("#b3541e", "as shipped"), "raw_pixels": ("#777777", "raw pixels")}
+    styles = {
+        "int8_adapted": ("#1a7f5a", "adapting"),
+        "int8": ("#b3541e", "as shipped"),
+        "raw_pixels": ("#777777", "raw pixels"),
+    }
     for name, (colour, label) in styles.items():
         curve = np.concatenate([_running(hits(vectors[name], places, lap, tolerance)) for lap in order])
         axes.plot(curve, color=colour, label=label, linewidth=2)
@@ -104,12 +108,18 @@ def draw(
     axes.axvspan(0, second, color="#20304a", alpha=0.10, linewidth=0)
     for at in (first, second):
         axes.axvline(at, color="#20304a", linewidth=0.8)
-    for middle, text in ((first / 2, "night"), ((first + second) / 2, "night, another lap"), (second + first / 2, "day again")):
+    for middle, text in (
+        (first / 2, "night"),
+        ((first + second) / 2, "night, another lap"),
+        (second + first / 2, "day again"),
+    ):
         axes.text(middle, 0.99, text, ha="center", va="top", transform=axes.get_xaxis_transform())
     events = json.loads(str(vectors["int8_adapted"]["events"]))
     for at in (event["frame"] for event in events if event["kind"] == "shift"):
         axes.axvline(min(at, second), color="#1a7f5a", linestyle=":", linewidth=1)
-    axes.set(xlim=(0, second + len(laps["revisit"])), ylim=(0, 1), xlabel="frames", ylabel="recall@1 against the day's map")
+    axes.set(
+        xlim=(0, second + len(laps["revisit"])), ylim=(0, 1), xlabel="frames", ylabel="recall@1 against the day's map"
+    )
     axes.legend(loc="lower right")
     figure.savefig(path)
 

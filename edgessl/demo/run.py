@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -35,6 +35,20 @@ ABSENT = ("torch", "torchvision", "onnx", "timm", "lightly", "lightning", "sklea
 DEVICE = ("int8", "int8_adapted")
 
 
+def _views() -> ViewConfig:
+    return ViewConfig(
+        area=(0.36, 2.0),
+        aspect=(0.9, 1.1),
+        turn_deg=50.0,
+        flip=0.0,  # a mirrored place is another place
+        light=1.0,
+        contrast=(0.7, 1.2),
+        gain=(0.25, 1.3),
+        blur=0.4,
+        blur_sigma=(0.005, 0.016),
+    )
+
+
 @dataclass(frozen=True, kw_only=True)
 class DemoConfig:
     """Numbers of the demo; ours, found on the demo's own laps.
@@ -49,17 +63,7 @@ class DemoConfig:
     pretrain_steps: int = 260
     distill_steps: int = 180
     batch: int = 64
-    views: ViewConfig = ViewConfig(
-        area=(0.36, 2.0),
-        aspect=(0.9, 1.1),
-        turn_deg=50.0,
-        flip=0.0,  # a mirrored place is another place
-        light=1.0,
-        contrast=(0.7, 1.2),
-        gain=(0.25, 1.3),
-        blur=0.4,
-        blur_sigma=(0.005, 0.016),
-    )
+    views: ViewConfig = field(default_factory=_views)
 
 
 def run_demo(
@@ -166,7 +170,9 @@ def _make(folder: Path, config: DemoConfig, say: Callable[[str], None], progress
 def _measured(name: str, folder: Path) -> dict[str, NDArray[Any]]:
     """Run a contender in its own process; on the device's side every import of torch or onnx fails there."""
     block = f"import sys; sys.modules.update(dict.fromkeys({ABSENT!r})); " if name in DEVICE else ""
-    code = f"{block}from pathlib import Path; from edgessl.demo.measure import main; main({name!r}, Path({str(folder)!r}))"
+    code = (
+        f"{block}from pathlib import Path; from edgessl.demo.measure import main; main({name!r}, Path({str(folder)!r}))"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     if done.returncode:
         raise EdgeSSLError(f"measuring {name} failed:\n{done.stderr.strip()}")

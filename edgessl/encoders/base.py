@@ -18,8 +18,8 @@ IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 class EncoderModule(nn.Module):
     """An encoder in PyTorch.
 
-    `stages[:cut]` is the trunk, frozen and quantized on the device; `stages[cut:]` and `pool` are the tail, which learns
-    there. A port (a scale and a shift per channel) stands after each stage listed in `ports`.
+    `stages[:cut]` is the trunk, frozen and quantized on the device; `stages[cut:]` and `pool` are the tail, which
+    learns there. A port (a scale and a shift per channel) stands after each stage listed in `ports`.
 
     Attributes:
         input: What one sample is.
@@ -82,7 +82,8 @@ class EncoderModule(nn.Module):
         latent = self.normalize(images)
         for stage in self.stages:
             latent = stage(latent)
-        return self.pool(latent)
+        features: Tensor = self.pool(latent)
+        return features
 
     def forward(self, frames: Tensor) -> Tensor:
         """uint8 frames `(batch, height, width, 3)` -> unit vectors `(batch, dim)`: what is exported."""
@@ -91,7 +92,8 @@ class EncoderModule(nn.Module):
 
 def unit_rows(features: Tensor) -> Tensor:
     """Rows `(batch, dim)` divided by their length; `functional.normalize` without the shape operators it leaves in a graph."""
-    return features / features.norm(dim=1, keepdim=True).clamp_min(1e-12)
+    length: Tensor = features.norm(dim=1, keepdim=True)
+    return features / length.clamp_min(1e-12)
 
 
 def require_image(input: InputSpec, encoder: str, *, multiple: int = 1) -> tuple[int, int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -10,7 +11,6 @@ from torch import Tensor, nn
 from edgessl.encoders.base import EncoderModule, require_image
 from edgessl.errors import InputError, UnknownNameError
 from edgessl.signals import InputSpec
-
 
 POOLS = ("mean", "flat")
 
@@ -78,7 +78,7 @@ def res_small(
     """
     height, width = require_image(input, "res_small", multiple=4)
     stem = nn.Sequential(nn.Conv2d(3, widths[0], 6, 4, 1, bias=False), nn.BatchNorm2d(widths[0]))
-    residual = [_Residual(before, after) for before, after in zip(widths, widths[1:], strict=False)]
+    residual = [_Residual(before, after) for before, after in pairwise(widths)]
     map_size = [-(-side // (4 * 2 ** len(residual))) for side in (height, width)]
     return EncoderModule(
         input,
@@ -101,8 +101,9 @@ class _Residual(nn.Module):
         self.around = _stage(channels, channels, 1, first=False, stride=1)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.down(x)
-        return torch.relu(x) + self.around(x)
+        down: Tensor = self.down(x)
+        around: Tensor = self.around(down)
+        return torch.relu(down) + around
 
 
 def _stage(inputs: int, channels: int, depth: int, *, first: bool, stride: int = 2) -> nn.Sequential:

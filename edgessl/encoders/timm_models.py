@@ -103,6 +103,7 @@ def _taken_apart(model: Any, size: tuple[int, int]) -> tuple[list[nn.Module], nn
 
 def _stages(model: Any) -> tuple[list[nn.Module], nn.Module] | None:
     """Take a convolutional net of a known family apart; what is taken out leaves an identity behind."""
+    stem: tuple[str, ...]
     if all(hasattr(model, part) for part in ("conv1", "bn1", "maxpool", "layer1", "layer4")):  # ResNet
         stem, body = ("conv1", "bn1", "act1", "maxpool"), [f"layer{index}" for index in range(1, 5)]
         stages = [getattr(model, name) for name in body]

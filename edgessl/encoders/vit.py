@@ -24,7 +24,8 @@ def vit_micro(
         dim: Width of tokens and embedding.
         depth: Blocks.
         heads: Attention heads per block.
-        patch: Pixels per patch side; 0 takes the multiple of 4 nearest to an eighth of the short side (64 tokens or so).
+        patch: Pixels per patch side; 0 takes the multiple of 4 nearest to an eighth of the short side (64 tokens or
+            so).
         tail: Blocks in the tail.
     """
     height, width = require_image(input, "vit_micro")
@@ -57,7 +58,11 @@ def vit_encoder(
     depth = len(blocks) - tail
     if depth < 1:
         raise InputError(f"a tail of {tail} blocks leaves no trunk in {len(blocks)}; choose at most {len(blocks) - 1}")
-    vit.blocks, vit.norm, vit.head, vit.fc_norm, vit.attn_pool = nn.Sequential(), *(nn.Identity() for _ in range(3)), None
+    vit.blocks, vit.norm, vit.head, vit.fc_norm, vit.attn_pool = (
+        nn.Sequential(),
+        *(nn.Identity() for _ in range(3)),
+        None,
+    )
     return EncoderModule(
         input,
         [TokenEmbed(vit), *blocks, norm],
@@ -87,6 +92,7 @@ class TokenEmbed(nn.Module):
         self.patch = tuple(vit.patch_embed.patch_size)
 
     def forward(self, images: Tensor) -> Tensor:
+        """Normalised images `(batch, 3, height, width)` -> tokens `(batch, tokens, channels)`."""
         tokens: Tensor = self.vit.forward_features(images)  # its blocks and last norm were taken out
         return tokens  # (batch, tokens, channels)
 

@@ -49,7 +49,9 @@ class SimCLR(Recipe):
         super().__init__()
         heads = vision_module("lightly.models.modules")
         self.encoder = encoder  # f
-        self.head = heads.SimCLRProjectionHead(encoder.dim, config.hidden, config.out) if config.hidden else nn.Identity()  # g
+        self.head = (
+            heads.SimCLRProjectionHead(encoder.dim, config.hidden, config.out) if config.hidden else nn.Identity()
+        )  # g
         self.contrast = vision_module("lightly.loss").NTXentLoss(config.temperature)
         self._views = config.views
 

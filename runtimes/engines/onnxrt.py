@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 
 # The Linux wheels report usage from 1.29 on; the switch is read when the library is loaded.
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"
-import onnxruntime  # noqa: E402
+import onnxruntime
 
-from edgessl.errors import EngineError  # noqa: E402
-from edgessl.runtimes.engines.base import Arrays, TensorInfo  # noqa: E402
+from edgessl.errors import EngineError
+from edgessl.runtimes.engines.base import Arrays, TensorInfo
 
 _DTYPES = {
     "tensor(float)": "float32",

@@ -17,7 +17,6 @@ from edgessl.metrics import cosines
 from edgessl.runtimes.encoder import open_encoder
 from edgessl.runtimes.split import Tail, Trunk
 from edgessl.sources import Source, open_source
-
 from tests.export.conftest import smooth_frames
 
 SMALL = ExportConfig(calibration=40, golden=24, anchors=9, step=StepConfig(batch=4, anchors=3))
@@ -32,13 +31,18 @@ def calibrate(tmp_path_factory: pytest.TempPathFactory) -> Source:
 
 @pytest.fixture(scope="session")
 def written(encoder: EncoderModule, calibrate: Source, tmp_path_factory: pytest.TempPathFactory) -> ExportReport:
-    return export(encoder, {"recipe": "none"}, calibrate, tmp_path_factory.mktemp("out") / "robot.edgessl", config=SMALL)
+    return export(
+        encoder, {"recipe": "none"}, calibrate, tmp_path_factory.mktemp("out") / "robot.edgessl", config=SMALL
+    )
 
 
 @pytest.mark.slow
 def test_every_graph_passed_its_gate(written: ExportReport) -> None:
     assert {row.file for row in written.parity} == {
-        "encoder.onnx", "encoder.int8.onnx", "trunk.fp32.onnx", "trunk.int8.onnx",
+        "encoder.onnx",
+        "encoder.int8.onnx",
+        "trunk.fp32.onnx",
+        "trunk.int8.onnx",
     }
     assert all(row.ok for row in written.parity)
     assert written.rejected == {}
@@ -130,9 +134,15 @@ def test_a_wrong_graph_is_not_written(
 
     monkeypatch.setattr(module, "write_tail", wrong)
     with pytest.raises(GateError, match=r"trunk\.fp32\.onnx"):
-        export(encoder, {}, calibrate, tmp_path / "robot.edgessl", config=ExportConfig(
-            precision="fp32", calibration=20, golden=16, anchors=5, step=StepConfig(batch=3, anchors=2)
-        ))
+        export(
+            encoder,
+            {},
+            calibrate,
+            tmp_path / "robot.edgessl",
+            config=ExportConfig(
+                precision="fp32", calibration=20, golden=16, anchors=5, step=StepConfig(batch=3, anchors=2)
+            ),
+        )
     assert list(tmp_path.iterdir()) == []
 
 

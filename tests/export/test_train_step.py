@@ -14,7 +14,6 @@ from edgessl.export.objectives import OBJECTIVES, Source
 from edgessl.export.split import Split
 from edgessl.export.train_step import SCALARS, Step, StepConfig, write_step
 from edgessl.runtimes.engines import open_engine
-
 from tests.export.conftest import smooth_frames
 
 STEPS = 20
