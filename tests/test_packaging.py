@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 
 import edgessl
+from edgessl.cli.failures import EXTRAS
+from edgessl.runtimes.engines import ENGINES
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -75,6 +77,14 @@ def test_every_direct_dependency_is_pinned(root: Path, project: dict[str, Any]) 
     direct = {re.split(r"[<>=!\[ ]", line)[0] for line in lines} - {"edgessl"}
     assert direct - set(pinned) == set()
     assert pinned["torch"] == "2.13.0"  # without +cpu: pip takes the build that the index has
+
+
+def test_every_extra_that_a_message_names_exists(root: Path, project: dict[str, Any]) -> None:
+    named = set(EXTRAS.values()) | {extra for *_, extra in ENGINES.values()}
+    for file in [*(root / "edgessl").rglob("*.py")]:
+        named |= set(re.findall(r'MissingExtraError\(.*, "(\w+)"\)', file.read_text()))
+    assert named >= {"train", "export"}
+    assert named - set(project["project"]["optional-dependencies"]) == set()
 
 
 def test_the_licence_is_apache_2(root: Path, project: dict[str, Any]) -> None:
