@@ -35,6 +35,7 @@ from edgessl.sources.arrays import ArraySource
 from edgessl.trainer import Run
 
 RESULT = Path(__file__).parent / "results" / "pretrain_cifar10.json"
+BANK = 20_000
 WIDTHS = (32, 64, 128, 256)
 VIEWS = ViewConfig(
     area=(0.3, 1.0), turn_deg=0.0, contrast=(0.6, 1.4), saturation=(0.4, 1.6), gain=(0.6, 1.4), blur=0.0, noise=0.0
@@ -55,7 +56,7 @@ def main() -> None:
     parser.add_argument(
         "data", nargs="?", default=os.environ.get("EDGESSL_DATA"), help="folder with cifar10/cifar10.npz"
     )
-    parser.add_argument("--steps", type=int, default=1800)
+    parser.add_argument("--steps", type=int, default=1500)
     parser.add_argument("--batch", type=int, default=256)
     parser.add_argument("--lr", type=float, default=3e-3)
     parser.add_argument("--train", type=int, default=50_000, help="training images")
@@ -65,8 +66,9 @@ def main() -> None:
         parser.error("give the data folder, or set EDGESSL_DATA")
     path = Path(given.data) / "cifar10" / "cifar10.npz"
     train, test = cifar10(path, "train", given.train), cifar10(path, "test", 10_000)
+    bank = cifar10(path, "train", BANK)  # labelled neighbours
     with tempfile.TemporaryDirectory() as folder:
-        output, started = Path(folder) / "simclr", time.monotonic()
+        output, started, worked = Path(folder) / "simclr", time.monotonic(), time.process_time()
         facts = pretrain(
             train,
             recipe="simclr",
@@ -76,11 +78,11 @@ def main() -> None:
             output=output,
             run=Run(steps=given.steps, batch=given.batch, lr=given.lr, seed=0, log_every=50),
         )
-        seconds = time.monotonic() - started
-        figures = evaluate([output], train, test)
+        seconds, cpu_seconds = time.monotonic() - started, time.process_time() - worked
+        figures = evaluate([output], bank, test)
     trained, untrained, pixels = (row for row in figures.rows)
     learned, random, centred = (row.knn or 0.0 for row in figures.rows)
-    plain = _plain_pixels(train, test)
+    plain = _plain_pixels(bank, test)
     result = {
         "claim": "20-NN 15 points above untrained and 8 above raw pixels, in at most 15 minutes on 2 cores",
         "holds": learned >= random + 0.15 and learned >= max(plain, centred) + 0.08 and seconds <= 900,
@@ -88,10 +90,12 @@ def main() -> None:
         "machine": {"cpu": _cpu(), "threads": torch.get_num_threads(), "system": platform.platform()},
         "versions": facts["versions"] | {"python": platform.python_version()},
         "train_images": len(train),
+        "bank_images": len(bank),
         "test_images": len(test),
         "steps": given.steps,
         "batch": given.batch,
         "seconds": round(seconds, 1),
+        "cpu_seconds": round(cpu_seconds, 1),
         "rows": {
             "trained": trained.to_json() | {"name": "simclr conv_small"},
             "untrained": untrained.to_json(),
