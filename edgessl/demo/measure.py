@@ -129,8 +129,11 @@ def _milliseconds(embed: Embed, frames: Frames) -> float:
 
 def peak_mb() -> float:
     """Largest memory that this process has held, in MB."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / (1 << 20) if sys.platform == "darwin" else peak / 1024  # bytes on macOS, KiB on Linux
+    status = Path("/proc/self/status")
+    if status.exists():  # getrusage would give the parent's peak if that is larger: it survives fork and exec
+        peak = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM:"))
+        return int(peak.split()[1]) / 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1 << 20)  # macOS, in bytes
 
 
 def main(contender: str, folder: Path) -> None:

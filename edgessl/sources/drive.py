@@ -1,7 +1,7 @@
 """A simulated camera that drives over real photographs, by day and by night; nothing is downloaded.
 
-The photographs are those inside the wheels of scikit-image and scikit-learn. A lap visits them one after the other along
-a smooth path, so frames come in driving order and neighbours look alike, as on a robot.
+The photographs are those inside the wheels of scikit-image and scikit-learn. A lap visits them one after the other
+along a smooth path, so frames come in driving order and neighbours look alike, as on a robot.
 """
 
 from __future__ import annotations
@@ -79,18 +79,16 @@ LAPS = {
 }
 
 
-def drive(
-    lap: str, frames: int = 1800, size: int = 64, seed: int = 0
-) -> tuple[NDArray[np.uint8], NDArray[np.float64]]:
+def drive(lap: str, frames: int = 1800, size: int = 64, seed: int = 0) -> tuple[NDArray[np.uint8], NDArray[np.float64]]:
     """Drive one lap and return what the camera saw, in driving order, and where it was.
 
     A place is `(photograph * 100, x, y)` of the point on the path that the camera was at, in frame widths, before the
-    lap's own step off the path. Plain distance therefore says it all: a retrieved frame is right when its place is within
-    `TOLERANCE` of the true one; another photograph is at least 100 away. All laps of one seed share the path.
+    lap's own step off the path. Plain distance therefore says it all: a retrieved frame is right when its place is
+    within `TOLERANCE` of the true one; another photograph is at least 100 away. All laps of one seed share the path.
 
     Args:
-        lap: A key of `LAPS`: "day" makes the map, "revisit" comes by day from other viewpoints, "night" and "night_unseen"
-            are two independent traversals in the dark.
+        lap: A key of `LAPS`: "day" makes the map, "revisit" comes by day from other viewpoints, "night" and
+            "night_unseen" are two independent traversals in the dark.
         frames: Frames in the lap, shared out over the photographs.
         size: Height and width of a frame, in pixels.
         seed: Of the path, the viewpoints and the noise.
@@ -100,7 +98,7 @@ def drive(
 
     Raises:
         UnknownNameError: There is no lap of that name.
-        MissingExtraError: scikit-image or scikit-learn is not installed.
+        MissingExtraError: scikit-image, scikit-learn or Pillow is not installed.
     """
     if lap not in LAPS:
         raise UnknownNameError("lap", lap, LAPS)
@@ -114,13 +112,7 @@ def drive(
     seen = np.empty((frames, size, size, 3), np.uint8)
     places = np.empty((frames, 3))
     for index in range(len(PHOTOS)):
-        photo = _photo(*PHOTOS[index], round(_SHORT_SIDE * size))
-        if how.blur_px > 0:
-            from scipy.ndimage import gaussian_filter
-
-            sigma = how.blur_px * size / 64
-            # The scene is blurred, not each frame: the same but for the zoom, and many times less work.
-            photo = np.asarray(gaussian_filter(photo, (sigma, sigma, 0)), np.float32)
+        photo = _blurred(_photo(*PHOTOS[index], round(_SHORT_SIDE * size)), how.blur_px * size / 64)
         here = np.flatnonzero(which == index)
         time = along[here]
         at = _path(time, (photo.shape[1] / size, photo.shape[0] / size), route)
@@ -149,16 +141,14 @@ def _photo(package: str, name: str, short_px: int) -> NDArray[np.float32]:
         factor = short_px / min(picture.size)
         shape = (round(picture.width * factor), round(picture.height * factor))
         pixels = np.asarray(picture.convert("RGB").resize(shape, Image.Resampling.BICUBIC))
-    return pixels / np.float32(255)
+    return np.asarray(pixels / np.float32(255), np.float32)
 
 
-def _path(
-    time: NDArray[np.float64], photo: tuple[float, float], rng: np.random.Generator
-) -> NDArray[np.float64]:
+def _path(time: NDArray[np.float64], photo: tuple[float, float], rng: np.random.Generator) -> NDArray[np.float64]:
     """Points `(frames, 2)` of a smooth closed curve that keeps the frame inside the photograph, in frame widths."""
     phase = rng.uniform(0, 2 * np.pi, 2)
-    x = np.sin(2 * np.pi * 1 * time + phase[0])
-    y = np.sin(2 * np.pi * 2 * time + phase[1])
+    x = np.sin(2 * np.pi * time + phase[0])
+    y = np.sin(4 * np.pi * time + phase[1])
     reach = [max(side / 2 - 0.6, 0.0) for side in photo]
     return np.stack([photo[0] / 2 + reach[0] * x, photo[1] / 2 + reach[1] * y], axis=1)
 
@@ -193,10 +183,19 @@ def _look(
 
 
 def _mirror(at: NDArray[np.float32], side: int) -> tuple[NDArray[np.intp], NDArray[np.float32]]:
-    """The pixel to the left of each coordinate, mirrored into the photograph, and how far beyond it the coordinate is."""
+    """The pixel left of each coordinate, mirrored into the photograph, and how far beyond it the coordinate is."""
     inside = np.float32(side - 1) - np.abs(np.float32(side - 1) - np.abs(at))
     pixel = inside.astype(np.intp).clip(0, side - 2)
     return pixel, (inside - pixel).clip(0, 1)[..., None].astype(np.float32)
+
+
+def _blurred(photo: NDArray[np.float32], sigma: float) -> NDArray[np.float32]:
+    """The scene is blurred before the camera looks at it: as each frame would be, but for the zoom, in less time."""
+    if sigma == 0:
+        return photo
+    from scipy.ndimage import gaussian_filter
+
+    return np.asarray(gaussian_filter(photo, (sigma, sigma, 0)), np.float32)
 
 
 def _sensor(light: NDArray[np.float32], how: Lap, rng: np.random.Generator) -> NDArray[np.uint8]:
@@ -208,9 +207,7 @@ def _sensor(light: NDArray[np.float32], how: Lap, rng: np.random.Generator) -> N
     return np.asarray((light * 255 + 0.5).clip(0, 255), np.uint8)
 
 
-def redrive(
-    frames: NDArray[np.uint8], lap: str, seed: int = 0
-) -> tuple[NDArray[np.uint8], NDArray[np.float64]]:
+def redrive(frames: NDArray[np.uint8], lap: str, seed: int = 0) -> tuple[NDArray[np.uint8], NDArray[np.float64]]:
     """Make a lap out of frames that somebody's own camera took by day, as `drive` does out of photographs.
 
     A place is `(index / 10, 0, 0)`, so that a frame within five of the true one is within `TOLERANCE`.
@@ -238,6 +235,8 @@ def redrive(
     seen = np.empty_like(frames)
     for index, frame in enumerate(frames):
         one = slice(index, index + 1)
-        light = _look(frame / np.float32(255), centre[one], scale[one], turn[one], size)
+        light = _look(
+            _blurred(frame / np.float32(255), how.blur_px * size / 64), centre[one], scale[one], turn[one], size
+        )
         seen[one] = _sensor(light, how, view)
     return seen, places
