@@ -28,7 +28,10 @@ class GuardConfig:
         score_clip: Largest squared distance of one frame, in thresholds, so that a single flash is no shift.
         alarm: A block's score above so many thresholds is a shift: a new lap by day reached 1.3 of them, the darkest
             place of a night never fewer than 4.4.
-        release: The score of the last `least` frames must fall below so many thresholds for a shift to be over.
+        release: The score of the last `least` frames must fall below so many thresholds for a shift to be over, as long
+            as its direction is not known.
+        enter, leave: A known shift has come back when the last `least` frames moved more than `enter` of its way, which
+            days never did (.30), and is over when a block moved less than `leave`, which hardly a night's did (1 %).
         collapse_block: Votes that one look at the recent embeddings takes.
         collapse_spread: Alarm below this share of the spread before adapting.
         collapse_rank: Alarm below this share of the effective rank before adapting.
@@ -42,6 +45,8 @@ class GuardConfig:
     score_clip: float = 16.0
     alarm: float = 2.0
     release: float = 1.0
+    enter: float = 0.4
+    leave: float = 0.25
     collapse_block: int = 64
     collapse_spread: float = 0.3
     collapse_rank: float = 0.5
@@ -91,6 +96,7 @@ class Guard:
         self._window = np.zeros((0, len(self._whiten)))  # displacements of the last frames
         self._latest = 0.0  # score of the last `least` frames
         self._signature: NDArray[np.float64] | None = None  # whitened mean of the shift that was learned
+        self._blocks = 0  # of votes, in the signature
         self._votes: list[NDArray[np.float64]] = []  # those that no block of votes has used yet
         self._recent: list[NDArray[np.float32]] = []
         self._baseline: Shape | None = None
@@ -125,10 +131,10 @@ class Guard:
         self._window = np.concatenate([self._window, clipped])[-config.block :]
         before = self.shifted
         self._latest = _score(self._window[-config.least :])
-        if not before and len(self._window) >= config.least:
-            self.shifted = self.score > config.alarm * self.threshold
-        elif before:
-            self.shifted = not self._latest < config.release * self.threshold
+        if before:
+            self.shifted = self._present
+        elif len(self._window) >= config.least:
+            self.shifted = self.score > config.alarm * self.threshold or self._along(config.least) > config.enter
         if self.shifted != before:
             self._votes = []
         return self.shifted != before
@@ -136,7 +142,24 @@ class Guard:
     @property
     def teaches(self) -> bool:
         """Whether the latest frames still look shifted; a block that is half night and half day teaches nothing."""
-        return self.shifted and not self.frozen and self._latest > self.config.release * self.threshold
+        return self.shifted and not self.frozen and self._present
+
+    @property
+    def _present(self) -> bool:
+        """Whether the last `least` frames still look shifted."""
+        if self._signature is None:
+            return not self._latest < self.config.release * self.threshold
+        return not self._along(self.config.block) < self.config.leave
+
+    def _along(self, frames: int) -> float:
+        """How far the last `frames` have moved along the known shift, 1 for all of its way; 0 while none is known.
+
+        Scenes move a block anywhere; along one direction they hardly do, so few frames are enough.
+        """
+        if self._signature is None or not len(self._window):
+            return 0.0
+        latest = self._window[-frames:].mean(0)
+        return float(latest @ self._signature / max(float(self._signature @ self._signature), _TINY))
 
     def another_shift(self, whitened: NDArray[np.float64]) -> bool:
         """Take in votes of a shift; true when a block of them is twice nearer to the source than to it."""
@@ -145,13 +168,15 @@ class Guard:
             return False
         here, self._votes = np.stack(self._votes).mean(0), []
         if self._signature is None:
-            self._signature = here
+            self._signature, self._blocks = here, 1
             return False
         other = float((here**2).sum()) < 0.5 * float(((here - self._signature) ** 2).sum())
         if other and self._latest > self.config.alarm * self.threshold:
-            self._signature = here
+            self._signature, self._blocks = here, 1
             return True
-        self._signature = 0.9 * self._signature + 0.1 * here  # dusk: a shift may move slowly
+        self._blocks += 1
+        rate = max(0.1, 1 / self._blocks)  # a mean at first, then slowly forgetting: dusk moves a shift
+        self._signature = (1 - rate) * self._signature + rate * here
         return False
 
     def forget_shape(self) -> None:
@@ -240,7 +265,12 @@ class Guard:
         if self._recent:
             tensors["recent"] = np.stack(self._recent)
         baseline = [self._baseline.spread, self._baseline.rank] if self._baseline else None
-        counts = {"quarantined": self.quarantined, "rollbacks": self.rollbacks, "since": self._since}
+        counts = {
+            "quarantined": self.quarantined,
+            "rollbacks": self.rollbacks,
+            "since": self._since,
+            "blocks": self._blocks,
+        }
         flags = {"shifted": self.shifted, "frozen": self.frozen}
         return State(tensors=tensors, values={**counts, **flags, "latest": self._latest, "baseline": baseline})
 
@@ -254,7 +284,7 @@ class Guard:
         self._recent = list(state.tensors["recent"].copy()) if "recent" in state.tensors else []
         self._baseline = Shape(spread=baseline[0], rank=baseline[1]) if baseline else None
         self.quarantined, self.rollbacks = int(state.values["quarantined"]), int(state.values["rollbacks"])
-        self._since = int(state.values["since"])
+        self._since, self._blocks = int(state.values["since"]), int(state.values["blocks"])
         self.shifted, self.frozen = bool(state.values["shifted"]), bool(state.values["frozen"])
 
 
