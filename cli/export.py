@@ -23,6 +23,9 @@ def export(
     ],
     output: Annotated[Path, typer.Option("--output", "-o", help="The bundle to make, NAME.edgessl.")],
     precision: Precision = "auto",
+    objective: Annotated[
+        str, typer.Option(help="What the tail learns from on the device: align, vicreg or ntxent.")
+    ] = "align",
     split: Split = "train",
     strict: Strict = False,
     overwrite: Overwrite = False,
@@ -38,15 +41,15 @@ def export(
     from edgessl.checkpoint import read_checkpoint, read_facts
     from edgessl.export.bundle import ExportConfig
     from edgessl.export.bundle import export as write
+    from edgessl.export.train_step import StepConfig
     from edgessl.signals import InputSpec
     from edgessl.sources import open_source
 
     spec = InputSpec.from_json(read_facts(checkpoint)["input"])
     samples = open_source(calibrate, split=split, strict=strict, spec=spec)
     encoder, facts = read_checkpoint(checkpoint)
-    report = write(
-        encoder, facts, samples, output, config=ExportConfig(precision=precision), overwrite=overwrite, say=talk
-    )
+    config = ExportConfig(precision=precision, step=StepConfig(objective=objective))
+    report = write(encoder, facts, samples, output, config=config, overwrite=overwrite, say=talk)
     shown = ("name", "file", "min_cosine", "mean_cosine", "knn_overlap")
     parity = [row.to_json() for row in report.parity]
     result(

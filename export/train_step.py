@@ -45,6 +45,9 @@ class StepConfig:
     pull: float = 1e-3
     clip: float = 1.0
 
+    def __post_init__(self) -> None:
+        objective(self.objective)
+
 
 class Step(nn.Module):
     """One step as a function of tensors, in PyTorch: what is exported, and what the export is compared with."""

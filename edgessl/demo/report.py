@@ -120,7 +120,7 @@ def draw(
     axes.set(
         xlim=(0, second + len(laps["revisit"])), ylim=(0, 1), xlabel="frames", ylabel="recall@1 against the day's map"
     )
-    axes.legend(loc="lower right")
+    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=3, frameon=False)
     figure.savefig(path)
 
 

@@ -60,8 +60,8 @@ class DemoConfig:
     """
 
     frames: int = 1800
-    pretrain_steps: int = 260
-    distill_steps: int = 180
+    pretrain_steps: int = 400
+    distill_steps: int = 260
     batch: int = 64
     views: ViewConfig = field(default_factory=_views)
 
