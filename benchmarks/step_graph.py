@@ -62,7 +62,11 @@ def compare(split: Split, step: Step, day: torch.Tensor, night: torch.Tensor, pa
     for _ in range(STEPS):
         rows = torch.randperm(len(night), generator=generator)
         with torch.no_grad():
-            parts = (night[rows[: config.batch]], night[(rows[: config.batch] + 1) % len(night)], day[rows[-config.anchors :]])
+            parts = (
+                night[rows[: config.batch]],
+                night[(rows[: config.batch] + 1) % len(night)],
+                day[rows[-config.anchors :]],
+            )
             a, b, anchors = (split.trunk(part, *split.identity_ports())[0] for part in parts)
             reference = split.tail(anchors)
         began = time.perf_counter()
@@ -82,7 +86,9 @@ def compare(split: Split, step: Step, day: torch.Tensor, night: torch.Tensor, pa
         ratios.append((time.perf_counter() - began) / eager)
         state = {key.removeprefix("new."): value for key, value in mine.items() if key.startswith("new.")}
         loss_off = max(loss_off, abs(float(mine["loss"]) / float(loss.detach()) - 1))
-    weight_off = max(float(np.abs(state[f"weight.{key}"] - value.detach().numpy()).max()) for key, value in weights.items())
+    weight_off = max(
+        float(np.abs(state[f"weight.{key}"] - value.detach().numpy()).max()) for key, value in weights.items()
+    )
     moved = max(float((value.detach() - step.factory[key]).abs().max()) for key, value in weights.items())
     return {
         "largest_weight_difference": weight_off,
@@ -117,7 +123,11 @@ def main() -> None:
         ),
         "date": datetime.now(timezone.utc).date().isoformat(),
         "machine": {"system": platform.platform(), "threads": torch.get_num_threads()},
-        "versions": {"edgessl": edgessl.__version__, "torch": torch.__version__, "onnxruntime": onnxruntime.__version__},
+        "versions": {
+            "edgessl": edgessl.__version__,
+            "torch": torch.__version__,
+            "onnxruntime": onnxruntime.__version__,
+        },
         "rows": rows,
     }
     arguments.result.write_text(json.dumps(result, indent=2) + "\n")

@@ -39,11 +39,13 @@ def demo(
 
     report = run_demo(output, data or None, overwrite=overwrite, say=talk)
     rows = [{"": NAMES[row["name"]]} | {key: row[key] for key in row if key != "name"} for row in report["rows"]]
-    night = report["night"]
+    night, small = report["night"], report["thumbnail"]
     text = (
         f"{table(rows)}\n\n"
         f"The night took {100 * night['taken']:.1f} points of recall from the int8 student; "
         f"adapting, without labels and without torch, gave back {100 * night['given_back']:.1f} ({night['share']:.0%}).\n"
+        f"A {small['side']}x{small['side']} colour thumbnail reaches {small['recall_revisit']:.3f} on the revisit and "
+        f"{small['recall_night']:.3f} at night.\n"
         f"recall_night is measured on a night lap of which every frame is embedded before anything is learned from it.\n"
         f"{output}/report.json, {output}/night.png, {output}/robot.edgessl; {report['seconds']:.0f} s.\n\n{NEXT}"
     )

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 import edgessl
 from edgessl.blocks.views import ViewConfig
 from edgessl.checkpoint import read_checkpoint
-from edgessl.demo.report import NAMES, Row, draw, row
+from edgessl.demo.report import NAMES, Row, draw, row, thumbnail
 from edgessl.distill import DistillationConfig, distill
 from edgessl.errors import EdgeSSLError, InputError
 from edgessl.export.bundle import export
@@ -106,6 +106,7 @@ def run_demo(
             "seconds": time.perf_counter() - began,
             "rows": [each.to_json() for each in rows],
             "night": _night(rows),
+            "thumbnail": thumbnail(laps, places, TOLERANCE),
             "data": data or "photographs of scikit-image and scikit-learn",
             "machine": {"platform": platform.platform(), "python": platform.python_version()},
             "edgessl": edgessl.__version__,
