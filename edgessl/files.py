@@ -50,13 +50,26 @@ def write_atomic(path: Path, content: bytes) -> None:
     sync_folder(path.parent)
 
 
-def refuse_existing(path: Path, *, overwrite: bool) -> None:
+#: What a folder that edgessl wrote holds one of: a checkpoint, a bundle, a demo, a training's state.
+MARKS = ("encoder.json", "manifest.json", "report.json", "state.json")
+
+
+def refuse_existing(path: Path, *, overwrite: bool, file: str = "") -> None:
     """Call before long work: fails while nothing has been computed yet.
+
+    Args:
+        path: What will be written.
+        overwrite: It may be replaced: a file by a file, a folder that is empty or holds one of `MARKS` by a folder.
+        file: For an output that is a file: the option and a name, as in `-o vectors.npz`. Any other is a folder.
 
     Raises:
         OutputExistsError: `path` exists and `overwrite` is false.
-        InputError: The parent folder cannot hold it.
+        InputError: It must not be replaced, or the parent folder cannot hold it.
     """
+    if file:
+        _refuse_folder(path, file)
+    elif not path.is_symlink():  # only the link would go
+        _refuse_precious(path)
     if (path.exists() or path.is_symlink()) and not overwrite:
         raise OutputExistsError(path)
     ancestor = path.parent
@@ -66,12 +79,32 @@ def refuse_existing(path: Path, *, overwrite: bool) -> None:
         raise InputError(f"{ancestor} is a file, so {path} cannot be written; choose another output")
 
 
+def _refuse_folder(path: Path, file: str) -> None:
+    if path.is_dir():
+        option, _, name = file.partition(" ")
+        raise InputError(f"{path} is a folder; give a file, such as {option} {path / name}")
+
+
+def _refuse_precious(path: Path) -> None:
+    if path.is_file():
+        raise InputError(f"{path} is a file, and a folder is written; choose another output")
+    if not path.is_dir():
+        return
+    if Path.cwd().is_relative_to(path.resolve()):
+        raise InputError(f"{path} is or holds the folder that you are in; choose another output, such as -o out")
+    if any(path.iterdir()) and not any((path / mark).is_file() for mark in MARKS):
+        raise InputError(
+            f"{path} is a folder that edgessl did not write; --overwrite would delete it. Choose another output"
+        )
+
+
 @contextmanager
 def atomic_folder(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
     """Yield a temporary folder that becomes `path` when the block ends without an error.
 
     Raises:
         OutputExistsError: `path` exists and `overwrite` is false.
+        InputError: It must not be replaced; see `refuse_existing`.
     """
     path = path.absolute()
     refuse_existing(path, overwrite=overwrite)

@@ -179,7 +179,8 @@ class Progress(Callback):
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *rest: Any) -> None:
         """Move it."""
-        if trainer.is_global_zero and trainer.global_step % self._every == 0:
+        last = trainer.global_step >= self._steps
+        if trainer.is_global_zero and (last or trainer.global_step % self._every == 0):
             loss = getattr(pl_module, "last_terms", {}).get("loss", math.nan)
             self._bar.update(self._task, completed=trainer.global_step, loss=f"{loss:.3f}")
 

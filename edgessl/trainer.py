@@ -61,7 +61,7 @@ class Run:
         save_every: Steps between two states on disk.
         accelerator, devices, precision: Given to Lightning's Trainer.
         workers: Processes that read samples when they do not fit in memory.
-        resume: Go on with an interrupted run of the same settings.
+        resume: Go on with an interrupted run of the same settings; where there is none, begin.
         overwrite: Replace the output, and an interrupted run.
         log: `csv` or `tensorboard`.
         log_every: Steps between two rows of the log.
@@ -87,10 +87,11 @@ class Run:
     progress: bool = True
 
     def __post_init__(self) -> None:
-        for name in ("steps", "epochs", "save_every", "log_every"):
+        least = dict.fromkeys(("steps", "epochs", "batch", "save_every", "log_every"), 1)
+        for name, low in (least | dict.fromkeys(("workers", "warmup", "weight_decay"), 0)).items():
             value = getattr(self, name)
-            if value is not None and value < 1:
-                raise InputError(f"{name} must be at least 1, not {value}")
+            if value is not None and not low <= value < math.inf:
+                raise InputError(f"{name} must be at least {low}, not {value}")
         if self.steps is not None and self.epochs is not None:
             raise InputError(f"give steps ({self.steps}) or epochs ({self.epochs}), not both")
         if self.lr is not None and not 0 < self.lr < math.inf:
@@ -136,20 +137,11 @@ def train(recipe: Recipe, source: Source, *, output: Path, run: Run, facts: dict
     data = {"name": source.name, "digest": source.digest(), "samples": len(frames)}
     folder = training_folder(output)
     trainer = _trainer(run, plan, folder)
-    settings = {**facts, **asdict(plan), "data": data["digest"]}
-    first_process = trainer.is_global_zero
-    state = begin(folder, settings, resume=run.resume, overwrite=run.overwrite) if first_process else newest(folder)
-    trainer.loggers = [_logger(run, folder, step_of(state))]
-    # Convolutions take about half the time on a CPU.
-    recipe.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch forgot to annotate it
-    module = TrainingModule(recipe, plan, log_every=run.log_every)
-    module.skipped.update(frames.skipped)
     schedule = StepSchedule(
         len(frames),
         batch=plan.batch,
         seed=plan.seed,
         chunk=plan.save_every,
-        first=step_of(state) // plan.save_every,
         rank=trainer.global_rank,
         world=trainer.world_size,
     )
@@ -161,7 +153,27 @@ def train(recipe: Recipe, source: Source, *, output: Path, run: Run, facts: dict
         num_workers=0 if frames.in_memory else run.workers,
         persistent_workers=not frames.in_memory and run.workers > 0,
     )
-    _fit(trainer, module, loader, state, folder)
+    # Convolutions take about half the time on a CPU.
+    recipe.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch forgot to annotate it
+    module = TrainingModule(recipe, plan, log_every=run.log_every)
+    module.skipped.update(frames.skipped)
+    # From here on there is a folder; settings that cannot be used were refused before.
+    settings = {**facts, **asdict(plan), "data": data["digest"]}
+    first_process = trainer.is_global_zero
+    state = begin(folder, settings, resume=run.resume, overwrite=run.overwrite) if first_process else newest(folder)
+    trainer.loggers = [_logger(run, folder, step_of(state))]
+    schedule.set_epoch(step_of(state) // plan.save_every)
+    try:
+        _fit(trainer, module, loader, state, folder)
+    except InputError as error:
+        kept = newest(folder)
+        if kept is not None:
+            raise InputError(
+                f"{error}. The state of step {step_of(kept)} is in {folder}; add --overwrite to begin again"
+            ) from error
+        if first_process:  # nothing to resume: the corrected command begins anew
+            shutil.rmtree(folder)
+        raise
     facts = {
         **facts,
         **asdict(plan),

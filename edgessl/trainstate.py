@@ -36,19 +36,24 @@ def training_folder(output: Path) -> Path:
 def begin(folder: Path, settings: dict[str, Any], *, resume: bool, overwrite: bool) -> Path | None:
     """Open the folder of a run; the newest state to go on from, or None to begin at step 0.
 
+    Where there is nothing to resume, a run begins: it may have been stopped before it made its folder.
+
     Raises:
-        InputError: A run is there and `resume` was not asked for, or the other way round, or its settings differ.
+        InputError: A run is there and `resume` was not asked for, or its settings differ, or the folder is no run's.
         CheckpointError: The settings of the run there cannot be read.
     """
     path = folder / _SETTINGS
     settings = json.loads(json.dumps(settings))
-    if resume:
-        if not path.is_file():
-            raise InputError(f"there is no interrupted training in {folder}; leave out --resume")
+    if resume and path.is_file():
         _compare(path, settings)
         return newest(folder)
     if folder.exists():
-        if not overwrite:
+        if not path.is_file() and any(not file.name.startswith(f".{_SETTINGS}.") for file in folder.iterdir()):
+            raise InputError(
+                f"{folder} is a folder that edgessl did not write, and the training needs its name; "
+                "choose another output, or move it away"
+            )
+        if path.is_file() and not overwrite:
             raise InputError(
                 f"{folder} holds a training that was interrupted; add --resume to go on with it, "
                 "or --overwrite to begin again"
@@ -57,6 +62,11 @@ def begin(folder: Path, settings: dict[str, Any], *, resume: bool, overwrite: bo
     folder.mkdir(parents=True)
     write_atomic(path, (json.dumps(settings, indent=2) + "\n").encode())
     return None
+
+
+def interrupted(output: Path) -> bool:
+    """Whether there is a training of `output` to resume."""
+    return (training_folder(output) / _SETTINGS).is_file()
 
 
 def newest(folder: Path) -> Path | None:

@@ -82,6 +82,42 @@ def test_an_unknown_level_is_refused_with_the_list(
     assert "did you mean 'tail'" in done.talk
 
 
+def test_a_level_out_of_range_lists_numbers_and_names(edgessl: Any, tmp_path: Path) -> None:
+    done = edgessl("adapt", "no-bundle", "no-frames", "--state", "s", "-o", tmp_path / "out.npz", "--level", 3)
+    assert done.code == 1
+    assert "0, 1, 2, auto, ports, recenter, tail" in done.talk
+
+
+@pytest.mark.parametrize("command", ["embed", "adapt"])
+def test_a_folder_as_the_output_is_refused_before_any_work(edgessl: Any, tmp_path: Path, command: str) -> None:
+    words = ["--state", tmp_path / "state"] if command == "adapt" else []
+    done = edgessl(command, "no-bundle", "no-frames", *words, "-o", tmp_path, "--overwrite")
+    assert done.code == 1
+    assert f"give a file, such as -o {tmp_path / 'vectors.npz'}" in done.talk
+
+
+def test_adapt_refuses_one_path_for_two_things(edgessl: Any, bundle: Path, frames_folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out.npz"
+    for state, log, told in (
+        (tmp_path / "state", tmp_path / "." / "out.npz", "both -o and --log"),
+        (bundle, tmp_path / "log", "is the bundle"),
+        (frames_folder, tmp_path / "log", "is SOURCE"),
+        (out, tmp_path / "log", "is -o"),
+        (shutil.copytree(bundle, tmp_path / "other"), tmp_path / "log", "is a bundle"),
+    ):
+        done = edgessl("adapt", bundle, frames_folder, "--state", state, "-o", out, "--log", log)
+        assert done.code == 1
+        assert told in done.talk
+    assert not out.exists()
+
+
+def test_overwriting_a_file_of_vectors(edgessl: Any, bundle: Path, frames_folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "out.npz").write_text("old")
+    assert edgessl("embed", bundle, frames_folder, "-o", tmp_path / "out.npz", "--overwrite").code == 0
+    with np.load(tmp_path / "out.npz") as file:
+        assert len(file["vectors"]) == 39
+
+
 def test_verify_passes_where_the_bundle_was_made(edgessl: Any, bundle: Path) -> None:
     done = edgessl("verify", bundle, "--json")
     assert done.code == 0
@@ -148,7 +184,10 @@ def test_evaluate_refuses_what_is_neither(edgessl: Any, frames_folder: Path) -> 
 @pytest.mark.parametrize("command", ["embed", "adapt", "export", "pretrain", "distill"])
 def test_an_output_that_exists_is_refused_before_any_work(edgessl: Any, tmp_path: Path, command: str) -> None:
     output = tmp_path / "there"
-    output.mkdir()
+    if command in ("embed", "adapt"):
+        output.write_text("")
+    else:
+        output.mkdir()
     needed = {
         "embed": ["no-bundle", "no-frames"],
         "adapt": ["no-bundle", "no-frames", "--state", tmp_path / "state"],

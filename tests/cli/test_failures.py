@@ -70,6 +70,10 @@ def test_ctrl_c_says_how_to_go_on(command: str) -> None:
     assert ("--resume" in message) == (command == "pretrain")
 
 
+def test_a_training_that_was_stopped_is_no_error() -> None:
+    assert failure(errors.Interrupted("stopped at step 3"), "pretrain") == ("stopped at step 3", 130)
+
+
 @pytest.mark.parametrize("package", EXTRAS)
 def test_a_missing_package_gives_the_pip_line(package: str) -> None:
     message, code = failure(ModuleNotFoundError("no", name=f"{package}.part"), "pretrain")

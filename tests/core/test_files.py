@@ -66,6 +66,7 @@ def test_an_error_leaves_the_old_folder(tmp_path: Path) -> None:
     target = tmp_path / "run"
     with atomic_folder(target) as folder:
         (folder / "x").write_text("old")
+        (folder / "encoder.json").write_text("{}")
 
     def write() -> None:
         with atomic_folder(target, overwrite=True) as folder:
@@ -82,8 +83,10 @@ def test_overwriting_keeps_nothing_of_the_old_folder(tmp_path: Path) -> None:
     target = tmp_path / "run"
     for name in ("old", "new"):
         with atomic_folder(target, overwrite=name == "new") as folder:
-            (folder / name).write_text(name)
-    assert [file.name for file in target.iterdir()] == ["new"]
+            (folder / name).mkdir()
+            (folder / name / "x").write_text(name)
+            (folder / "manifest.json").write_text(name)
+    assert sorted(file.name for file in target.iterdir()) == ["manifest.json", "new"]
     assert list(tmp_path.iterdir()) == [target]
 
 
@@ -114,3 +117,42 @@ def test_a_file_in_the_way_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="file is a file"):
         refuse_existing(tmp_path / "file" / "run", overwrite=True)
+
+
+def test_a_folder_that_edgessl_did_not_write_is_never_replaced(tmp_path: Path) -> None:
+    precious = tmp_path / "thesis"
+    (precious / "chapters").mkdir(parents=True)
+    (precious / "chapters" / "encoder.json").write_text("1")  # not directly inside
+    with pytest.raises(InputError, match="thesis is a folder that edgessl did not write"):
+        refuse_existing(precious, overwrite=True)
+    with pytest.raises(InputError, match="did not write"), atomic_folder(precious, overwrite=True):
+        pytest.fail("the block ran")
+    assert (precious / "chapters" / "encoder.json").read_text() == "1"
+
+
+def test_an_empty_folder_is_replaced(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    with atomic_folder(tmp_path / "run", overwrite=True) as folder:
+        (folder / "x").write_text("1")
+    assert (tmp_path / "run" / "x").read_text() == "1"
+
+
+@pytest.mark.parametrize("output", [".", "..", ""])
+def test_the_folder_that_one_is_in_is_never_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, output: str
+) -> None:
+    (tmp_path / "run" / "sub").mkdir(parents=True)
+    for folder in (tmp_path / "run", tmp_path / "run" / "sub"):
+        (folder / "encoder.json").write_text("{}")
+    monkeypatch.chdir(tmp_path / "run" / "sub")
+    with pytest.raises(InputError, match="folder that you are in"):
+        refuse_existing(Path(output), overwrite=True)
+
+
+def test_a_file_and_a_folder_never_replace_each_other(tmp_path: Path) -> None:
+    (tmp_path / "data.npz").write_text("1")
+    with pytest.raises(InputError, match="is a file, and a folder is written"):
+        refuse_existing(tmp_path / "data.npz", overwrite=True)
+    with pytest.raises(InputError, match=r"is a folder; give a file, such as -o .*vectors\.npz"):
+        refuse_existing(tmp_path, overwrite=True, file="-o vectors.npz")
+    refuse_existing(tmp_path / "data.npz", overwrite=True, file="-o vectors.npz")

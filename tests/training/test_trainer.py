@@ -7,6 +7,7 @@ import json
 import signal
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ from torch import Tensor
 
 from edgessl.checkpoint import read_checkpoint
 from edgessl.errors import InputError, Interrupted, OutputExistsError, UnknownNameError
+from edgessl.loop import Progress
 from edgessl.trainer import Run
 
 Fit = Callable[..., tuple[Any, dict[str, Any]]]
@@ -121,9 +123,27 @@ def test_resuming_with_another_setting_names_it(fit: Fit) -> None:
     fit("out", overwrite=True)
 
 
-def test_resuming_nothing_is_refused(fit: Fit) -> None:
-    with pytest.raises(InputError, match="leave out --resume"):
-        fit("out", resume=True)
+def test_resuming_nothing_begins_at_step_0(fit: Fit, tmp_path: Path) -> None:
+    fit("whole")
+    fit("out", resume=True)
+    assert _losses(tmp_path / "whole") == _losses(tmp_path / "out")
+
+
+def test_after_settings_that_cannot_be_used_the_corrected_command_works(fit: Fit, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="cannot be taken"):
+        fit("out", batch=30)
+    with pytest.raises(InputError, match="not finite"):
+        fit("out", mischief={2: lambda term: term * float("nan")})
+    assert list(tmp_path.iterdir()) == []
+    fit("out")
+
+
+def test_a_failure_after_a_state_says_how_to_begin_again(fit: Fit, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"not finite.*state of step 5 is in .*add --overwrite"):
+        fit("out", mischief={7: lambda term: term * float("nan")})
+    with pytest.raises(InputError, match="--resume"):
+        fit("out", lr=1e-4)
+    fit("out", lr=1e-4, overwrite=True)
 
 
 def test_an_existing_output_is_refused_before_training(fit: Fit, tmp_path: Path) -> None:
@@ -157,6 +177,8 @@ def test_the_default_batch_shrinks_to_the_data(fit: Fit) -> None:
         ({"steps": 3, "epochs": 2}, InputError),
         ({"lr": -1.0}, InputError),
         ({"seed": -1}, InputError),
+        ({"batch": 0}, InputError),
+        ({"workers": -1}, InputError),
         ({"precision": "8"}, UnknownNameError),
         ({"log": "cvs"}, UnknownNameError),
     ],
@@ -169,3 +191,14 @@ def test_settings_out_of_range(wrong: dict[str, Any], error: type[Exception]) ->
 def test_an_accelerator_that_is_not_there(fit: Fit) -> None:
     with pytest.raises(InputError, match="accelerator 'tpu'"):
         fit("out", accelerator="tpu")
+
+
+@pytest.mark.parametrize("every", [1, 4, 100])
+def test_the_progress_bar_reaches_its_total(every: int) -> None:
+    bar = Progress(6, every=every)
+    trainer: Any = SimpleNamespace(is_global_zero=True, global_step=0)
+    bar.on_train_start(trainer, torch.nn.Identity())  # type: ignore[arg-type]  # it only asks it for its last loss
+    for trainer.global_step in range(1, 7):
+        bar.on_train_batch_end(trainer, torch.nn.Identity())  # type: ignore[arg-type]
+    bar.teardown(trainer, torch.nn.Identity(), "fit")  # type: ignore[arg-type]
+    assert bar._bar.finished

@@ -71,3 +71,19 @@ def test_damaged_settings_say_so(tmp_path: Path) -> None:
         begin(tmp_path / "run", {"lr": 1}, resume=True, overwrite=False)
     with pytest.raises(InputError, match="--overwrite"):
         begin(tmp_path / "run", {"lr": 1}, resume=False, overwrite=False)
+
+
+def test_a_folder_that_is_no_trainings_is_never_deleted(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "thesis.tex").write_text("1")
+    for resume in (False, True):
+        with pytest.raises(InputError, match="did not write"):
+            begin(tmp_path / "run", {"lr": 1}, resume=resume, overwrite=True)
+    assert (tmp_path / "run" / "thesis.tex").read_text() == "1"
+
+
+def test_a_training_killed_before_its_settings_were_written_can_be_typed_again(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / ".settings.json.x.partial").write_text("{")
+    assert begin(tmp_path / "run", {"lr": 1}, resume=False, overwrite=False) is None
+    assert [file.name for file in (tmp_path / "run").iterdir()] == ["settings.json"]
