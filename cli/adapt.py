@@ -8,8 +8,10 @@ from typing import Annotated
 
 import typer
 
+from edgessl.bundle import MANIFEST
 from edgessl.cli.options import BundlePath, EngineName, Json, Overwrite, Precision, Samples, Seed, Split, Strict
 from edgessl.cli.output import progress, result, talk_about
+from edgessl.errors import InputError, UnknownNameError
 from edgessl.files import refuse_existing
 
 EXAMPLE = "edgessl adapt robot.edgessl frames/ --state state/ -o vectors.npz"
@@ -42,9 +44,12 @@ def adapt(
     `edgessl embed` writes it. A state that is there is gone on with; --overwrite replaces OUTPUT and the
     log, never the state.
     """
-    for path in (output, log):
-        if path is not None:
-            refuse_existing(path, overwrite=overwrite)
+    _refuse_same(state, bundle, source, output, log)
+    if level not in (known := ("auto", *LEVELS, *LEVELS.values())):
+        raise UnknownNameError("level", level, known)
+    refuse_existing(output, overwrite=overwrite, file="-o vectors.npz")
+    if log is not None:
+        refuse_existing(log, overwrite=overwrite, file="--log events.jsonl")
     from edgessl.runtimes.encoder import open_encoder
     from edgessl.runtimes.vectors import vectors_of, write_events, write_vectors
     from edgessl.sources import open_source
@@ -66,3 +71,15 @@ def adapt(
     told = ", ".join(f"{count} {kind}" for kind, count in kinds.items()) or "none"
     text = f"{len(found.names)} vectors of {encoder.dim} in space {encoder.space_id} -> {output}; events: {told}"
     result(facts, text, as_json=as_json)
+
+
+def _refuse_same(state: Path, bundle: Path, source: str, output: Path, log: Path | None) -> None:
+    """One path for two things would lose one of them."""
+    if log is not None and log.resolve() == output.resolve():
+        raise InputError(f"{output} is both -o and --log; give the log another name, such as --log events.jsonl")
+    taken = {"the bundle": bundle, "SOURCE": Path(source).expanduser(), "-o": output, "--log": log}
+    for what, path in taken.items():
+        if path is not None and path.resolve() == state.resolve():
+            raise InputError(f"--state {state} is {what}; give a folder of its own, such as --state state")
+    if (state / MANIFEST).is_file():
+        raise InputError(f"--state {state} is a bundle; give a folder of its own, such as --state state")

@@ -67,6 +67,7 @@ def distill(
         log=log,
     )
     spec = InputSpec.from_json(read_facts(teacher)["input"])
+    training.tell_resume(output, resume)
     facts = train(
         teacher,
         open_source(data, split=split, strict=strict, spec=spec),

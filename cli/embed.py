@@ -30,7 +30,7 @@ def embed(
 
     OUTPUT holds `vectors` (n, dim) float32 in the source's order, `names` relative to the source, and `space_id`.
     """
-    refuse_existing(output, overwrite=overwrite)
+    refuse_existing(output, overwrite=overwrite, file="-o vectors.npz")
     from edgessl.runtimes.encoder import open_encoder
     from edgessl.runtimes.vectors import quarantining, vectors_of, write_vectors
     from edgessl.sources import open_source

@@ -13,7 +13,7 @@ from typing import ParamSpec
 import typer
 
 from edgessl.cli.output import talk
-from edgessl.errors import EdgeSSLError, MissingExtraError
+from edgessl.errors import EdgeSSLError, Interrupted, MissingExtraError
 
 DEBUG = "EDGESSL_DEBUG"
 INTERRUPTED = 130
@@ -37,6 +37,8 @@ _Arguments = ParamSpec("_Arguments")
 
 def failure(error: BaseException, command: str) -> tuple[str, int]:
     """What to say about `error`, and the exit code."""
+    if isinstance(error, Interrupted):
+        return str(error), error.exit_code
     if isinstance(error, EdgeSSLError):
         return f"error: {error}", error.exit_code
     if isinstance(error, KeyboardInterrupt):

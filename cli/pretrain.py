@@ -64,6 +64,7 @@ def pretrain(
         overwrite=overwrite,
         log=log,
     )
+    training.tell_resume(output, resume)
     facts = train(
         open_source(data, size=shape, split=split, strict=strict),
         recipe=recipe,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import typer
 
 from edgessl.cli.options import parsed_settings
+from edgessl.cli.output import talk
 from edgessl.errors import UnknownNameError
 
 if TYPE_CHECKING:
@@ -41,6 +42,14 @@ def split_settings(settings: list[str]) -> tuple[dict[str, Any], dict[str, Any]]
     prefix = "encoder."
     encoder = {key.removeprefix(prefix): value for key, value in values.items() if key.startswith(prefix)}
     return {key: value for key, value in values.items() if not key.startswith(prefix)}, encoder
+
+
+def tell_resume(output: Path, resume: bool) -> None:
+    """Say so where there is nothing to resume: the training was stopped before it began, or the name is wrong."""
+    from edgessl.trainstate import interrupted
+
+    if resume and not interrupted(output):
+        talk(f"there is no interrupted training of {output}; starting at step 0")
 
 
 def devices_of(text: str) -> int | str:
