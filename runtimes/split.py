@@ -77,7 +77,7 @@ class Trunk:
             self.channels = tuple(int(port["channels"]) for port in split["ports"])
             self.latent = tuple(int(size) for size in split["latent"])
             self.channel_axis = int(split["channel_axis"])
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise BundleError(f"{bundle.path} does not say how it is split: {error!r}; export it again") from error
         self._engine = open_engine(engine, bundle.graph("trunk", precision), threads=threads)
         self.identity: tuple[Port, ...] = tuple(

@@ -75,7 +75,10 @@ class Adaptation:
     def __init__(
         self, encoder: Encoder, *, level: str, seed: int, config: LearnerConfig, say: Callable[..., None]
     ) -> None:
-        source = encoder.bundle.tensors("source")
+        ports = range(len(encoder.manifest.get("split", {}).get("ports", [])))
+        statistics = [f"port{index}.{part}" for index in ports for part in ("mean", "var")]
+        memory = ["latent.scale"] if level == "tail" else []
+        source = encoder.bundle.tensors("source", "embedding.mean", "embedding.var", *statistics, *memory)
         self._level, self._say = level, say
         self.votes = 0
         self.guard = Guard(source, config.guard)
@@ -84,10 +87,9 @@ class Adaptation:
         self._rng = np.random.default_rng(seed)
         self.trunk = Trunk(encoder.bundle, engine=encoder.engine, precision=encoder.precision, threads=encoder.threads)
         self._tail = Tail(encoder.bundle, engine=encoder.engine, threads=encoder.threads)
-        numbers = range(len(self.trunk.channels))
         self._ports = Ports(
-            [source[f"port{index}.mean"] for index in numbers],
-            [source[f"port{index}.var"] for index in numbers],
+            [source[f"port{index}.mean"] for index in ports],
+            [source[f"port{index}.var"] for index in ports],
             config.ports,
         )
         self._replay: Replay | None = None

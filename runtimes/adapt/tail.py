@@ -89,7 +89,7 @@ class TailTraining:
             shape[channel_axis] = -1
             self.anchor_latents: Floats = source["anchor.latents"] * source["latent.scale"].reshape(shape)
             self.anchor_vectors: Floats = source["anchor.vectors"]
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise BundleError(f"{bundle.path} does not describe its step: {error!r}; export it again") from error
         self._step = open_engine(engine, bundle.graph("step"), threads=threads)
         self.reset()

@@ -5,10 +5,14 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
+from safetensors.numpy import load_file, save_file
 
 import edgessl
+from edgessl.bundle import open_bundle, signed
 from edgessl.errors import BundleError
+from edgessl.files import sha256_of
 
 FILES = [
     "encoder.onnx",
@@ -23,10 +27,26 @@ FILES = [
 ]
 
 
+def read(bundle: Path) -> dict:
+    return json.loads((bundle / "manifest.json").read_text())
+
+
+def sign(bundle: Path, manifest: dict) -> None:
+    """Write a manifest as one does who knows how it is signed."""
+    (bundle / "manifest.json").write_text(json.dumps(signed(manifest)))
+
+
 def rename(bundle: Path, old: str, new: str) -> None:
-    manifest = json.loads((bundle / "manifest.json").read_text())
+    manifest = read(bundle)
     manifest["artefacts"][new] = manifest["artefacts"].pop(old)
-    (bundle / "manifest.json").write_text(json.dumps(manifest))
+    sign(bundle, manifest)
+
+
+def put(facts: dict, path: str, value: object) -> None:
+    *above, last = path.split("/")
+    for name in above:
+        facts = facts[name]
+    facts[last] = value
 
 
 def refused(bundle: Path, match: str, **options: bool) -> None:
@@ -43,6 +63,28 @@ def test_a_changed_byte(own, name):
     refused(own, "digest")
 
 
+def test_a_changed_byte_anywhere_in_the_manifest(own):
+    whole = (own / "manifest.json").read_bytes()
+    for place in range(len(whole)):
+        content = bytearray(whole)
+        content[place] ^= 1
+        (own / "manifest.json").write_bytes(content)
+        refused(own, "damaged|digest|pip install -U", verify=False)
+
+
+@pytest.mark.parametrize("change", [{"dim": 7}, {"space_id": "other"}, {"step": {"lr": 1.0}}, {"more": 1}])
+def test_a_changed_manifest(own, change):
+    (own / "manifest.json").write_text(json.dumps(read(own) | change))
+    refused(own, "digest")
+
+
+def test_a_manifest_without_its_digest(own):
+    manifest = read(own)
+    del manifest["sha256"]
+    (own / "manifest.json").write_text(json.dumps(manifest))
+    refused(own, "digest")
+
+
 @pytest.mark.parametrize("name", [*FILES, "manifest.json"])
 def test_a_missing_file(own, name):
     (own / name).unlink()
@@ -55,15 +97,120 @@ def test_a_cut_off_file(own):
 
 
 def test_a_newer_format(own):
-    manifest = json.loads((own / "manifest.json").read_text()) | {"format": 2}
-    (own / "manifest.json").write_text(json.dumps(manifest))
+    sign(own, read(own) | {"format": 2})
     refused(own, "pip install -U")
 
 
-@pytest.mark.parametrize("content", ["", "[]", "{}", '{"format": 1}', '{"format": 1, "artefacts": []}'])
+@pytest.mark.parametrize("content", ["", "[]", "{}", "1", "nul", "[" * 200_000, '{"format": 1, "a": ' + "[" * 200_000])
 def test_a_manifest_that_says_nothing(own, content):
     (own / "manifest.json").write_text(content)
     refused(own, "damaged")
+
+
+def test_a_manifest_nested_too_deep_to_sign(own):
+    text = (own / "manifest.json").read_text().rstrip().removesuffix("}")
+    for depth in (900, 990, 5000):
+        (own / "manifest.json").write_text(f'{text}, "a": {"[" * depth}{"]" * depth}}}')
+        refused(own, "damaged|digest")
+
+
+@pytest.mark.parametrize("content", [{"format": 1}, {"format": 1, "artefacts": []}])
+def test_a_signed_manifest_that_says_nothing(own, content):
+    sign(own, content)
+    refused(own, "damaged")
+
+
+@pytest.mark.parametrize("value", [float("inf"), float("nan"), True, 0, -1, 1.5, "1", None, [1]])
+def test_a_format_that_is_no_number(own, value):
+    sign(own, read(own) | {"format": value})
+    refused(own, "format is")
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        ("dim", float("inf")),
+        ("dim", 0),
+        ("dim", "6"),
+        ("dim", True),
+        ("dim", 2**60),
+        ("split", "x"),
+        ("split/ports", "x"),
+        ("split/ports", [{"channels": -1}]),
+        ("split/ports", [{"channels": 2**60}]),
+        ("split/latent", [float("inf")]),
+        ("split/channel_axis", 4),
+        ("step", "x"),
+        ("step/batch", -1),
+        ("step/anchors", float("inf")),
+        ("parity", "x"),
+        ("parity", {"encoder.onnx": "x"}),
+        ("provenance", "x"),
+        ("input", "x"),
+        ("input/dtype", "foo"),
+        ("input/dtype", "U8"),
+        ("input/kind", "smell"),
+        ("input/shape", []),
+        ("input/shape", [12, 10]),
+        ("input/shape", [12, 10, float("inf")]),
+        ("artefacts", "x"),
+        ("artefacts/tail.onnx", "x"),
+        ("artefacts/tail.onnx/size_bytes", float("inf")),
+    ],
+)
+def test_a_signed_manifest_with_a_value_that_cannot_be(own, path, value):
+    manifest = read(own)
+    put(manifest, path, value)
+    sign(own, manifest)
+    refused(own, "damaged")
+
+
+@pytest.mark.parametrize("verify", [True, False])
+def test_no_artefacts_at_all(own, verify):
+    sign(own, read(own) | {"artefacts": {}})
+    refused(own, "encoder", verify=verify)
+
+
+@pytest.mark.parametrize("role", ["encoder", "trunk", "tail", "weights", "source", "golden"])
+def test_a_role_that_is_missing(own, role):
+    manifest = read(own)
+    manifest["artefacts"] = {name: entry for name, entry in manifest["artefacts"].items() if entry["role"] != role}
+    sign(own, manifest)
+    refused(own, f"has no {role}")
+
+
+def test_a_role_in_no_precision_that_there_is(own):
+    manifest = read(own)
+    for entry in manifest["artefacts"].values():
+        entry["precision"] = "fp7"
+    sign(own, manifest)
+    refused(own, "has no encoder, trunk, tail")
+
+
+@pytest.mark.parametrize(
+    "entry",
+    ["embedding.mean", "embedding.var", "port1.mean", "port0.var", "latent.scale", "anchor.latents", "drift.mean"],
+)
+def test_a_source_without_an_entry(own, tmp_path, entry):
+    source = load_file(own / "source.safetensors")
+    del source[entry]
+    save_file({name: np.ascontiguousarray(value) for name, value in source.items()}, own / "source.safetensors")
+    manifest = read(own)
+    manifest["artefacts"]["source.safetensors"] |= {
+        "sha256": sha256_of(own / "source.safetensors"),
+        "size_bytes": (own / "source.safetensors").stat().st_size,
+    }
+    sign(own, manifest)
+    with edgessl.open(own) as encoder, pytest.raises(BundleError, match=entry):
+        encoder.learner(tmp_path / "state", level="tail")
+    assert not (tmp_path / "state").exists()
+
+
+def test_export_may_open_a_bundle_in_the_making(own):
+    manifest = read(own)
+    del manifest["artefacts"]["source.safetensors"], manifest["step"]
+    sign(own, manifest)
+    assert open_bundle(own, verify=False).precisions("trunk") == ("int8", "fp32")
 
 
 @pytest.mark.parametrize("path", ["../encoder.onnx", "a/../../encoder.onnx", "..\\encoder.onnx", "C:encoder.onnx", ""])
@@ -81,7 +228,7 @@ def test_an_absolute_path(own):
 def test_a_link(own, tmp_path, name):
     (own / name).rename(tmp_path / name)
     (own / name).symlink_to(tmp_path / name)
-    refused(own, "link|no bundle")
+    refused(own, "link")
 
 
 def test_a_folder_that_is_a_link(own, tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 
 import edgessl
+from edgessl.bundle import signed
 from edgessl.errors import InputError, StateError, UnknownNameError
 from edgessl.runtimes.adapt.adaptation import LEVELS, LearnerConfig
 from edgessl.runtimes.adapt.guard import GuardConfig
@@ -248,7 +250,8 @@ def test_a_damaged_snapshot_is_reported_and_the_one_before_serves(encoder, tmp_p
 def test_a_state_of_another_bundle_is_refused(encoder, own, tmp_path, scenes):
     with encoder.learner(tmp_path / "state") as learner:
         learner.observe(scenes(5, 6))
-    (own / "manifest.json").write_text((own / "manifest.json").read_text().replace('"tiny"', '"other"'))
+    manifest = json.loads((own / "manifest.json").read_text()) | {"name": "other"}
+    (own / "manifest.json").write_text(json.dumps(signed(manifest)))
     with edgessl.open(own) as other, pytest.raises(StateError, match="another bundle"):
         other.learner(tmp_path / "state")
     with encoder.learner(tmp_path / "state"):
