@@ -7,6 +7,7 @@ been no night, and the next night starts where the last one ended.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -25,6 +26,7 @@ from edgessl.runtimes.encoder import Encoder
 
 __all__ = ["LEVELS", "Learner", "LearnerConfig", "choose_level"]
 
+_FROZEN = "nothing is learned any more and the factory's encoder serves; choose another --state folder to learn again"
 _EVENTS = 10_000  # kept; a robot that runs for months must not fill its memory with a log
 
 
@@ -72,14 +74,15 @@ class Learner:
         self._config = config
         self._unsaved = 0  # frames observed since the last snapshot
         self._rolled = 0  # the snapshot that a rollback wrote
+        self._halfway = False  # learning was left in the middle: what is in memory must not reach the disk
         self._closed = False
-        self._learned = Adaptation(encoder, level=self.level, seed=seed, config=config, say=self._say)
-        self._store = Store(folder, bundle=sha256_of(bundle.path / MANIFEST), space_id=bundle.space_id)
-        try:
+        with ExitStack() as undo:
+            self._learned = Adaptation(encoder, level=self.level, seed=seed, config=config, say=self._say)
+            undo.callback(self._learned.close)
+            self._store = Store(folder, bundle=sha256_of(bundle.path / MANIFEST), space_id=bundle.space_id)
+            undo.callback(self._store.close)
             self._load()
-        except BaseException:
-            self._store.close()
-            raise
+            undo.pop_all()
 
     def observe(self, frames: NDArray[Any]) -> NDArray[np.float32]:
         """Embed frames in the order they came, and learn from them.
@@ -108,7 +111,15 @@ class Learner:
         return vectors
 
     def snapshot(self) -> int:
-        """Write what was learned now; returns the number of the snapshot."""
+        """Write what was learned now; returns the number of the snapshot.
+
+        Nothing is written, and the newest snapshot's number returned, when learning failed or was interrupted halfway:
+        the next learner goes on from that snapshot.
+        """
+        if self._halfway:
+            newest = self._store.next_number - 1
+            self._say("snapshot_skipped", number=newest, error="learning stopped halfway; open the state again")
+            return newest
         own = State(values={"frames": self.frames, "level": self.level, "rolled": self._rolled})
         number = self._store.save(joined({"learner": own, "learned": self._learned.state()}))
         self._unsaved = 0
@@ -120,16 +131,18 @@ class Learner:
         return {"level": self.level, "frames": self.frames, **self._learned.info()}
 
     def close(self) -> None:
-        """Write a snapshot of what is not on disk yet, and give the memory back."""
+        """Write a snapshot of what is not on disk yet, and give the memory back.
+
+        A snapshot that cannot be written is an event, `snapshot_failed`; the newest one on disk stays.
+        """
         if self._closed:
             return
         self._closed = True
-        try:
+        with ExitStack() as last:
+            last.callback(self._store.close)
+            last.callback(self._learned.close)
             if self._unsaved:
-                self.snapshot()
-        finally:
-            self._learned.close()
-            self._store.close()
+                self._snapshot_or_say()
 
     def __enter__(self) -> Learner:
         return self
@@ -175,29 +188,34 @@ class Learner:
         return served
 
     def _learn(self, seen: Seen) -> None:
-        before = self._learned.votes
+        before, halfway, self._halfway = self._learned.votes, self._halfway, True
         try:
             reason = self._learned.learn(seen)
             if reason:
-                self._roll_back(reason)
-            elif self._learned.votes // self._config.snapshot_every > before // self._config.snapshot_every:
+                self._roll_back(reason, halfway=halfway)
+                return
+            self._halfway = halfway
+            if self._learned.votes // self._config.snapshot_every > before // self._config.snapshot_every:
                 self._snapshot_or_say()
         except Exception as error:  # noqa: BLE001 (a robot must not lose its vectors because learning failed)
+            # Only here: nothing is written from now on, so a restart goes on from the newest snapshot and may learn.
             self._learned.guard.frozen = True
-            self._say("failed", error=f"{type(error).__name__}: {error}")
+            self._say("failed", error=f"{type(error).__name__}: {error}", todo="open the state again to learn again")
 
     def _quarantine(self, frames: int) -> None:
         if frames:
             self._learned.guard.quarantined += frames
             self._say("quarantined", frames=frames, total=self._learned.guard.quarantined)
 
-    def _snapshot_or_say(self) -> None:
+    def _snapshot_or_say(self) -> bool:
         try:
             self.snapshot()
-        except OSError as error:  # a full disk must not stop the robot
-            self._say("snapshot_failed", error=str(error))
+        except Exception as error:  # noqa: BLE001 (a full disk must not stop the robot, nor cost it its vectors)
+            self._say("snapshot_failed", error=f"{self._store.folder}: {type(error).__name__}: {error}")
+            return False
+        return True
 
-    def _roll_back(self, reason: str) -> None:
+    def _roll_back(self, reason: str, *, halfway: bool) -> None:
         """To the newest whole snapshot; to the factory when there is none, or when it was gone back to already."""
         loaded = self._store.load()
         target = 0 if loaded.number == self._rolled else loaded.number
@@ -208,9 +226,11 @@ class Learner:
         guard.rolled_back()
         self._say("rollback", reason=reason, snapshot=target, rollbacks=guard.rollbacks)
         if guard.frozen:
-            self._say("frozen", rollbacks=guard.rollbacks)
-        self._rolled = self._store.next_number
-        self._snapshot_or_say()
+            self._say("frozen", rollbacks=guard.rollbacks, todo=_FROZEN)
+        self._halfway = halfway
+        before, self._rolled = self._rolled, self._store.next_number  # the snapshot holds its own number
+        if not self._snapshot_or_say():
+            self._rolled = before
 
     def _load(self) -> None:
         loaded = self._store.load()
@@ -226,6 +246,8 @@ class Learner:
                     f"{self._store.folder} does not fit this edgessl: {error!r}; choose another state folder"
                 ) from error
         self._say("open", level=self.level, snapshot=loaded.number, votes=self._learned.votes)
+        if self._learned.guard.frozen:
+            self._say("frozen", rollbacks=self._learned.guard.rollbacks, todo=_FROZEN)
 
     def _say(self, kind: str, **numbers: object) -> None:
         self.events.append({"kind": kind, "frame": self.frames, **numbers})

@@ -13,7 +13,7 @@ import pytest
 import edgessl
 from edgessl.bundle import signed
 from edgessl.errors import InputError, StateError, UnknownNameError
-from edgessl.runtimes.adapt.adaptation import LEVELS, LearnerConfig
+from edgessl.runtimes.adapt.adaptation import LEVELS, Adaptation, LearnerConfig
 from edgessl.runtimes.adapt.guard import GuardConfig
 from edgessl.runtimes.adapt.memory import MemoryConfig
 from edgessl.signals import InputSpec
@@ -204,6 +204,8 @@ def test_collapse_rolls_back_and_then_freezes_at_the_factory(encoder, tmp_path, 
     np.testing.assert_allclose(vectors[-100:], encoder.embed(night)[-100:], atol=1e-5)
     with encoder.learner(tmp_path / "state", config=config) as learner:
         assert learner.info()["frozen"]  # a restart does not thaw
+        assert kinds(learner) == ["open", "frozen"]  # and says so
+        assert "--state" in learner.events[1]["todo"]
 
 
 def test_a_step_that_is_not_finite_rolls_back(encoder, tmp_path, scenes):
@@ -223,10 +225,73 @@ def test_learning_that_fails_costs_no_vector(encoder, tmp_path, scenes):
     assert "ZeroDivisionError" in next(event["error"] for event in learner.events if event["kind"] == "failed")
 
 
-def test_a_full_disk_costs_no_vector(encoder, tmp_path, scenes, monkeypatch):
-    def full(*_):
-        raise OSError(28, "No space left on device")
+def test_a_restart_may_learn_after_learning_failed(encoder, tmp_path, scenes):
+    with encoder.learner(tmp_path / "state") as learner:
+        learner.observe(scenes(64, 6, NIGHT))
+        kept = learner.snapshot()
+        learner._learned._recenter.update = lambda vectors: 1 / 0
+        learner.observe(scenes(64, 7, NIGHT))
+        assert learner.info()["frozen"]
+        assert learner.snapshot() == kept  # half of a step is not stored
+    with encoder.learner(tmp_path / "state") as learner:
+        assert learner.events[0]["snapshot"] == kept
+        votes = learner.info()["votes"]
+        learner.observe(scenes(64, 7, NIGHT))
+        assert not learner.info()["frozen"]
+        assert learner.info()["votes"] > votes
 
+
+def test_learning_that_was_interrupted_is_not_stored(encoder, tmp_path, scenes):
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    learner = encoder.learner(tmp_path / "state")
+    learner.observe(scenes(64, 6, NIGHT))
+    kept = learner.snapshot()
+    learner._learned._ports.observe = interrupt
+    with pytest.raises(KeyboardInterrupt), learner:
+        learner.observe(scenes(64, 7, NIGHT))
+    with encoder.learner(tmp_path / "state") as learner:
+        assert learner.events[0]["snapshot"] == kept
+        assert learner.frames == 64
+
+
+def full(*_):
+    raise OSError(28, "No space left on device")
+
+
+def test_closing_on_a_full_disk_raises_nothing_and_lets_the_folder_go(encoder, tmp_path, scenes, monkeypatch):
+    monkeypatch.setattr("edgessl.runtimes.adapt.store.write_atomic", full)
+    with encoder.learner(tmp_path / "state") as learner:
+        vectors = learner.observe(scenes(40, 6, NIGHT))
+    assert np.isfinite(vectors).all()
+    assert learner.events[-1]["kind"] == "snapshot_failed"
+    assert "No space left" in learner.events[-1]["error"]
+    monkeypatch.undo()
+    encoder.learner(tmp_path / "state").close()
+
+
+def test_a_rollback_that_was_not_written_is_not_counted_as_written(encoder, tmp_path, scenes, monkeypatch):
+    config = LearnerConfig(guard=GuardConfig(collapse_spread=1e9, rollbacks=9))
+    with encoder.learner(tmp_path / "state", config=config) as learner:
+        monkeypatch.setattr("edgessl.runtimes.adapt.store.write_atomic", full)
+        learner.observe(scenes(300, 6, NIGHT))
+        assert {"rollback", "snapshot_failed"} <= set(kinds(learner))
+        assert learner._rolled == 0
+        monkeypatch.undo()
+
+
+def test_a_learner_that_cannot_open_closes_its_engines(encoder, tmp_path, scenes, monkeypatch):
+    closed = []
+    close = Adaptation.close
+    monkeypatch.setattr(Adaptation, "close", lambda self: (closed.append(self), close(self)))
+    with encoder.learner(tmp_path / "state"):
+        with pytest.raises(StateError, match="in use"):
+            encoder.learner(tmp_path / "state")
+        assert len(closed) == 1
+
+
+def test_a_full_disk_costs_no_vector(encoder, tmp_path, scenes, monkeypatch):
     with encoder.learner(tmp_path / "state", config=LearnerConfig(snapshot_every=32)) as learner:
         monkeypatch.setattr("edgessl.runtimes.adapt.store.write_atomic", full)
         assert np.isfinite(learner.observe(scenes(100, 6, NIGHT))).all()
