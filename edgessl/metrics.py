@@ -61,15 +61,15 @@ def knn_accuracy(
     return right / len(queries)
 
 
-def recall_at_1(
+def places_found(
     queries: NDArray[np.floating],
     places: NDArray[np.floating],
     bank: NDArray[np.floating],
     bank_places: NDArray[np.floating],
     *,
     tolerance: float,
-) -> float:
-    """Share of queries whose most similar row of `bank` was taken within `tolerance` of the query's place.
+) -> NDArray[np.bool_]:
+    """Which queries' most similar row of `bank` was taken within `tolerance` of the query's place; its mean is recall@1.
 
     Args:
         queries, bank: Vectors `(n, dim)`, `(m, dim)`.
@@ -79,7 +79,7 @@ def recall_at_1(
     """
     best = neighbours(queries, bank, 1)[:, 0]
     apart = np.linalg.norm((bank_places[best] - places).reshape(len(places), -1), axis=1)
-    return float((apart <= tolerance).mean())
+    return np.asarray(apart <= tolerance)
 
 
 def rankme(vectors: NDArray[np.floating], epsilon: float = 1e-7) -> float:

@@ -24,7 +24,7 @@ from edgessl.export.quantize import batches_of, quantize_graph
 from edgessl.export.split import Split, split_encoder
 from edgessl.export.statistics import source_statistics
 from edgessl.export.tail import write_tail
-from edgessl.export.train_step import Step, StepConfig, step_facts, write_step
+from edgessl.export.train_step import Step, StepConfig, step_facts, step_parity, write_step
 from edgessl.files import atomic_folder, refuse_existing, sha256_of
 from edgessl.runtimes.split import Tail, Trunk
 from edgessl.runtimes.verify import ParityRow, replay
@@ -32,6 +32,7 @@ from edgessl.sources import Source
 
 PRECISIONS = ("auto", "fp32", "int8")
 ENGINE = "onnxruntime"
+LEAST = 32  #: frames, so that ten nearest neighbours among the golden samples say something
 
 #: path -> (role, precision)
 Roles = dict[str, tuple[str, str]]
@@ -44,7 +45,8 @@ class ExportConfig:
     Attributes:
         precision: `int8` must pass its gate; `auto` leaves int8 out where it does not; `fp32` does not try.
         calibration: Frames that quantization and source statistics are taken from, spread over the source.
-        golden: Frames stored with their fp32 vectors.
+        golden: Frames stored with their fp32 vectors: what every graph is compared on, here and on the device. They are not
+            among the calibration frames, at most a third of all.
         anchors: Frames stored as latents, which a candidate on the device is judged by.
         step: The tail's training step.
     """
@@ -104,13 +106,12 @@ def export(
     if output.suffix != ".edgessl":
         raise InputError(f"a bundle's name ends in .edgessl; type -o {output.with_suffix('.edgessl')}")
     refuse_existing(output, overwrite=overwrite)
-    frames, names = _spread(calibrate, config.calibration)
-    chosen = np.linspace(0, len(frames) - 1, min(config.golden, len(frames))).round().astype(int)
-    say(f"{len(frames)} calibration frames")
+    samples, frames, names = _frames(calibrate, config)
+    say(f"{len(frames)} calibration frames, {len(samples)} golden samples")
     split = split_encoder(encoder)
-    golden = _embed(encoder, frames[chosen])
+    golden = _embed(encoder, samples)
     with atomic_folder(output, overwrite=overwrite) as folder:
-        save_file({"samples": np.ascontiguousarray(frames[chosen]), "vectors": golden}, folder / "golden.safetensors")
+        save_file({"samples": np.ascontiguousarray(samples), "vectors": golden}, folder / "golden.safetensors")
         roles: Roles = {"golden.safetensors": ("golden", "")}
         roles |= _write_graphs(split, folder, say)
         rejected: dict[str, str] = {}
@@ -130,7 +131,7 @@ def export(
                     (folder / path).unlink()
         say("source statistics and training step")
         best = "int8" if "trunk.int8.onnx" in roles else "fp32"
-        facts_of_step = _write_adaptation(split, folder, roles, manifest, frames, best, config)
+        facts_of_step, step_figures = _write_adaptation(split, folder, roles, manifest, frames, best, config)
         roles |= {"step.onnx": ("step", "fp32"), "source.safetensors": ("source", "")}
         manifest |= {"step": facts_of_step, "rejected": rejected}
         say("parity gate")
@@ -138,19 +139,22 @@ def export(
         failed = [row for row in rows if not row.ok]
         if failed:
             raise GateError("; ".join(_describe(row) for row in failed))
-        manifest["parity"] = {row.file: row.to_json() for row in rows}
+        manifest["parity"] = {row.file: row.to_json() for row in rows} | {"step.onnx": step_figures}
         write_manifest(folder, roles, manifest)
         open_bundle(folder)
     return ExportReport(path=output, parity=rows, rejected=rejected)
 
 
-def _spread(source: Source, count: int) -> tuple[NDArray[Any], list[str]]:
-    """Up to `count` readable frames, evenly over the source."""
-    indices = np.unique(np.linspace(0, len(source) - 1, min(count, len(source))).round().astype(int))
+def _frames(source: Source, config: ExportConfig) -> tuple[NDArray[Any], NDArray[Any], list[str]]:
+    """Golden samples, calibration frames and the names of these, both evenly over the source."""
+    wanted = min(config.calibration + config.golden, len(source))
+    indices = np.unique(np.linspace(0, len(source) - 1, wanted).round().astype(int))
     kept, frames = source.read(indices)
-    if len(kept) < 16:
-        raise InputError(f"{source.name} has {len(kept)} readable frames; calibration takes at least 16, better 300")
-    return frames, [source.names[index] for index in kept]
+    if len(kept) < LEAST:
+        raise InputError(f"{source.name} has {len(kept)} readable frames; export takes at least {LEAST}, better 400")
+    golden = np.linspace(0, len(kept) - 1, min(config.golden, len(kept) // 3)).round().astype(int)
+    others = np.setdiff1d(np.arange(len(kept)), golden)
+    return frames[golden], frames[others], [source.names[kept[row]] for row in others]
 
 
 @torch.no_grad()
@@ -208,7 +212,7 @@ def _write_adaptation(
     frames: NDArray[Any],
     precision: str,
     config: ExportConfig,
-) -> dict[str, Any]:
+) -> tuple[dict[str, Any], dict[str, Any]]:
     """Source statistics, taken on the trunk that will serve so that quantization is not seen as drift; and the step."""
     write_manifest(folder, roles, manifest)
     bundle = open_bundle(folder, verify=False)
@@ -223,7 +227,7 @@ def _write_adaptation(
     )
     step = Step(split, config.step, statistics)
     write_step(step, folder / "step.onnx")
-    return step_facts(step)
+    return step_facts(step), step_parity(step, folder / "step.onnx", ENGINE, observed.latents[: 4 * config.step.batch])
 
 
 def _manifest(

@@ -11,16 +11,22 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.fx.experimental.proxy_tensor import make_fx
 
+from edgessl.errors import GateError
 from edgessl.export.gradients import decompositions
 from edgessl.export.graph import write_graph
 from edgessl.export.objectives import Objective, Source, objective, squared_distance
 from edgessl.export.split import Split
+from edgessl.runtimes.engines import open_engine
 
+WEIGHT_BOUND = 1e-5  #: largest difference of a weight after one step, absolute
+LOSS_BOUND = 1e-4  #: the same of the loss, relative: an encoder that hardly spreads magnifies rounding
 SCALARS = ("lr", "momentum", "pull", "clip")
 
 
@@ -123,6 +129,47 @@ def write_step(step: Step, path: Path) -> None:
 
     traced = make_fx(run, decomposition_table=decompositions())(list(example))
     write_graph(_Traced(traced), example, path, inputs=step.inputs(), outputs=step.outputs())
+
+
+def step_parity(step: Step, path: Path, engine: str, latents: NDArray[np.float32]) -> dict[str, Any]:
+    """Run one step in the engine and in PyTorch, and compare.
+
+    Args:
+        step: What was exported.
+        path: The graph that `write_step` wrote.
+        engine: A key of the runtime's `ENGINES`.
+        latents: Real ones, `(n, *latent)`, any number.
+
+    Raises:
+        GateError: A weight differs by more than `WEIGHT_BOUND`, or the loss by more than `LOSS_BOUND` of itself.
+    """
+    example = list(step.example())
+    generator = torch.Generator().manual_seed(1)
+    for place in range(len(step.names)):  # away from the factory's, so that the pull is seen
+        example[place] = example[place] + 0.01 * torch.randn(example[place].shape, generator=generator)
+    for offset, name in enumerate(("a", "b", "anchors")):
+        place = step.inputs().index(name)
+        rows = (np.arange(len(example[place])) + offset) % len(latents)
+        example[place] = torch.from_numpy(latents[rows])
+    leaves = [tensor.clone().requires_grad_() for tensor in example[: len(step.names)]]
+    expected = dict(zip(step.outputs(), step(*leaves, *example[len(step.names) :]), strict=True))
+    opened = open_engine(engine, path)
+    try:
+        given = opened.run(dict(zip(step.inputs(), (tensor.numpy() for tensor in example), strict=True)))
+        info = opened.info()
+    finally:
+        opened.close()
+    weights = [name for name in expected if name.startswith("new.weight.")]
+    off = max((float(np.abs(given[name] - expected[name].numpy()).max()) for name in weights), default=0.0)
+    loss_off = abs(float(given["loss"]) / float(expected["loss"]) - 1)
+    # Written so that NaN, which compares false with everything, does not pass.
+    if not (off <= WEIGHT_BOUND and loss_off <= LOSS_BOUND):
+        raise GateError(
+            f"{path.name}: a weight differs by {off:.2g} (at most {WEIGHT_BOUND}), the loss by {loss_off:.2g} of itself "
+            f"(at most {LOSS_BOUND})"
+        )
+    facts = {"engine": info["engine"], "version": info["version"]}
+    return facts | {"largest_weight_difference": off, "relative_loss_difference": loss_off}
 
 
 def step_facts(step: Step) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgessl.metrics import neighbours
+from edgessl.metrics import places_found
 
 NAMES = {
     "raw_pixels": "raw pixels, mean removed",
@@ -48,12 +49,10 @@ class Row:
 
 
 def hits(
-    found: dict[str, NDArray[Any]], places: dict[str, NDArray[np.float64]], lap: str, tolerance: float
+    found: Mapping[str, NDArray[Any]], places: dict[str, NDArray[np.float64]], lap: str, tolerance: float
 ) -> NDArray[np.bool_]:
     """For each frame of a lap, whether the day frame most like it was taken within `tolerance` of its place: `(n,)`."""
-    best = neighbours(found[lap], found["day"], 1)[:, 0]
-    apart = np.linalg.norm(places["day"][best] - places[lap], axis=1)
-    return np.asarray(apart <= tolerance)
+    return places_found(found[lap], places[lap], found["day"], places["day"], tolerance=tolerance)
 
 
 def row(

@@ -22,7 +22,7 @@ from edgessl.checkpoint import read_checkpoint
 from edgessl.demo.report import NAMES, Row, draw, row, thumbnail
 from edgessl.distill import DistillationConfig, distill
 from edgessl.errors import EdgeSSLError, InputError
-from edgessl.export.bundle import export
+from edgessl.export.bundle import ExportConfig, export
 from edgessl.files import atomic_folder, write_atomic
 from edgessl.pretrain import pretrain
 from edgessl.sources import open_source
@@ -165,7 +165,8 @@ def _make(folder: Path, config: DemoConfig, say: Callable[[str], None], progress
     )
     say("exporting: int8, parity gate, training step")
     student, facts = read_checkpoint(folder / "student")
-    export(student, facts, day, folder / "robot.edgessl", say=lambda step: say(f"  {step}"))
+    both = ExportConfig(precision="int8")  # without int8 there is nothing to show
+    export(student, facts, day, folder / "robot.edgessl", config=both, say=lambda step: say(f"  {step}"))
 
 
 def _measured(name: str, folder: Path) -> dict[str, NDArray[Any]]:

@@ -32,6 +32,7 @@ class GuardConfig:
             as its direction is not known.
         enter, leave: A known shift has come back when the last `least` frames moved more than `enter` of its way, which
             days never did (.30), and is over when a block moved less than `leave`, which hardly a night's did (1 %).
+        order: Another shift than the known one must reach this share of the known one's score.
         collapse_block: Votes that one look at the recent embeddings takes.
         collapse_spread: Alarm below this share of the spread before adapting.
         collapse_rank: Alarm below this share of the effective rank before adapting.
@@ -47,6 +48,7 @@ class GuardConfig:
     release: float = 1.0
     enter: float = 0.4
     leave: float = 0.25
+    order: float = 0.25
     collapse_block: int = 64
     collapse_spread: float = 0.3
     collapse_rank: float = 0.5
@@ -134,7 +136,7 @@ class Guard:
         if before:
             self.shifted = self._present
         elif len(self._window) >= config.least:
-            self.shifted = self.score > config.alarm * self.threshold or self._along(config.least) > config.enter
+            self.shifted = self._alarm or self._along(config.least) > config.enter
         if self.shifted != before:
             self._votes = []
         return self.shifted != before
@@ -143,6 +145,17 @@ class Guard:
     def teaches(self) -> bool:
         """Whether the latest frames still look shifted; a block that is half night and half day teaches nothing."""
         return self.shifted and not self.frozen and self._present
+
+    @property
+    def _alarm(self) -> bool:
+        """Whether the block is a shift that nothing is known of.
+
+        What was learned from a known shift would serve it at first, so it must be of that shift's order: new viewpoints
+        by day may go beyond the threshold, but not as far as a night.
+        """
+        if not self.score > self.config.alarm * self.threshold:
+            return False
+        return self._signature is None or self.score > self.config.order * float((self._signature**2).mean())
 
     @property
     def _present(self) -> bool:

@@ -12,7 +12,9 @@ from edgessl.encoders import EncoderModule
 from edgessl.errors import GateError, InputError, OutputExistsError, UnknownNameError
 from edgessl.export import bundle as module
 from edgessl.export.bundle import ExportConfig, ExportReport, export
-from edgessl.export.train_step import StepConfig
+from edgessl.export.objectives import Source as Statistics
+from edgessl.export.split import Split
+from edgessl.export.train_step import Step, StepConfig, step_parity, write_step
 from edgessl.metrics import cosines
 from edgessl.runtimes.encoder import open_encoder
 from edgessl.runtimes.split import Tail, Trunk
@@ -105,7 +107,7 @@ def test_a_tail_takes_other_weights(written: ExportReport) -> None:
 def test_source_statistics_are_those_of_the_frames(written: ExportReport) -> None:
     bundle = open_bundle(written.path)
     source = bundle.tensors("source")
-    frames = smooth_frames(48)[np.linspace(0, 47, 40).round().astype(int)]
+    frames = np.delete(smooth_frames(48), np.linspace(0, 47, 16).round().astype(int), axis=0)
     with Trunk(bundle, engine="onnxruntime", precision="int8") as trunk, Tail(bundle, engine="onnxruntime") as tail:
         observed = trunk.run(frames, trunk.identity)
         vectors = tail.run(observed.latents)
@@ -142,10 +144,42 @@ def test_a_wrong_graph_is_not_written(
             calibrate,
             tmp_path / "robot.edgessl",
             config=ExportConfig(
-                precision="fp32", calibration=20, golden=16, anchors=5, step=StepConfig(batch=3, anchors=2)
+                precision="fp32", calibration=32, golden=16, anchors=5, step=StepConfig(batch=3, anchors=2)
             ),
         )
     assert list(tmp_path.iterdir()) == []
+
+
+def test_golden_samples_are_not_among_the_calibration_frames(written: ExportReport) -> None:
+    bundle = open_bundle(written.path)
+    golden = bundle.tensors("golden")["samples"]
+    everything = smooth_frames(48)
+    places = [next(i for i in range(48) if np.array_equal(everything[i], sample)) for sample in golden]
+    assert places == list(np.linspace(0, 47, 16).round().astype(int))
+    assert bundle.manifest["provenance"]["calibration"]["frames"] == 32
+
+
+@pytest.mark.slow
+def test_the_step_was_compared_with_pytorch(written: ExportReport) -> None:
+    figures = open_bundle(written.path).manifest["parity"]["step.onnx"]
+    assert figures["largest_weight_difference"] <= 1e-5
+    assert figures["relative_loss_difference"] <= 1e-4
+
+
+@pytest.mark.slow
+def test_a_wrong_step_is_refused(split: Split, tmp_path: Path) -> None:
+    source = Statistics(mean=torch.zeros(split.encoder.dim), std=torch.full((split.encoder.dim,), 0.3))
+    step = Step(split, StepConfig(batch=3, anchors=2), source)
+    write_step(step, tmp_path / "step.onnx")
+    latents = np.random.default_rng(0).normal(size=(7, *split.latent)).astype(np.float32)
+    step_parity(step, tmp_path / "step.onnx", "onnxruntime", latents)
+    model = onnx.load(tmp_path / "step.onnx")
+    factory = max(model.graph.initializer, key=lambda entry: len(entry.raw_data))
+    values = onnx.numpy_helper.to_array(factory) + np.float32(1)
+    factory.CopyFrom(onnx.numpy_helper.from_array(values, factory.name))
+    onnx.save(model, tmp_path / "step.onnx")
+    with pytest.raises(GateError, match=r"step\.onnx: a weight differs"):
+        step_parity(step, tmp_path / "step.onnx", "onnxruntime", latents)
 
 
 def test_what_is_asked_for_is_checked_before_any_work(
@@ -158,6 +192,6 @@ def test_what_is_asked_for_is_checked_before_any_work(
     (tmp_path / "robot.edgessl").mkdir()
     with pytest.raises(OutputExistsError, match="--overwrite"):
         export(encoder, {}, calibrate, tmp_path / "robot.edgessl")
-    np.savez(tmp_path / "few.npz", x=smooth_frames(5))
-    with pytest.raises(InputError, match="at least 16"):
+    np.savez(tmp_path / "few.npz", x=smooth_frames(31))
+    with pytest.raises(InputError, match="at least 32"):
         export(encoder, {}, open_source(str(tmp_path / "few.npz")), tmp_path / "new.edgessl")

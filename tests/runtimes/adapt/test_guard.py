@@ -94,6 +94,27 @@ def test_coming_home_is_no_other_shift():
     assert not judge.another_shift(frames(8, 0.5))
 
 
+def test_a_known_shift_is_over_as_soon_as_a_block_leaves_its_direction():
+    """Aside is beyond the alarm, but off the night's way and small beside it: the day from a new viewpoint."""
+    judge = guard()
+    judge.judge(frames(16, 7.0))
+    judge.another_shift(frames(16, 7.0))
+    aside = frames(16, 0.0) + np.array([5.0, -5.0, 0, 0, 0, 0])
+    assert (aside.mean(0) ** 2).mean() > 4.0
+    assert judge.judge(aside)
+    assert not judge.shifted
+    assert not judge.judge(aside), "what is small beside the known shift must not look like another one"
+
+
+def test_what_is_as_far_as_the_known_shift_is_a_shift():
+    judge = guard(order=0.25)
+    judge.judge(frames(16, 4.0))
+    judge.another_shift(frames(16, 4.0))
+    judge.judge(frames(16, 0.0))
+    assert judge.judge(frames(16, 0.0) + np.array([9.0, -9.0, 0, 0, 0, 0]))
+    assert judge.shifted
+
+
 def embeddings(count, rank, spread, seed=0):
     rng = np.random.default_rng(seed)
     return (spread * rng.normal(size=(count, rank)) @ rng.normal(size=(rank, 9))).astype(np.float32)
