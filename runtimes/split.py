@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from edgessl.bundle import Bundle
 from edgessl.errors import BundleError
+from edgessl.runtimes.encoder import CHUNK
 from edgessl.runtimes.engines import open_engine
 from edgessl.runtimes.patch import with_weights
 
@@ -19,7 +20,6 @@ Floats = NDArray[np.float32]
 Port = tuple[Floats, Floats]  # scale (channels,), shift (channels,)
 
 DRIFT_BLOCK = 32  # consecutive frames whose statistics are averaged before drift is judged
-CHUNK = 64  # frames in one run, so that a large batch does not need large memory
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -85,16 +86,20 @@ class Adaptation:
         self._novelty = Novelty(self.guard.size, config.novelty)
         self._recenter = Recenter(source["embedding.mean"], source["embedding.var"], config.recenter)
         self._rng = np.random.default_rng(seed)
-        self.trunk = Trunk(encoder.bundle, engine=encoder.engine, precision=encoder.precision, threads=encoder.threads)
-        self._tail = Tail(encoder.bundle, engine=encoder.engine, threads=encoder.threads)
         self._ports = Ports(
             [source[f"port{index}.mean"] for index in ports],
             [source[f"port{index}.var"] for index in ports],
             config.ports,
         )
         self._replay: Replay | None = None
-        if level == "tail":
-            self._replay = Replay(encoder, source, self.trunk, config.tail, config.memory, config.views)
+        self._unread = State()  # the tail of a state that was opened at a lower level; goes back to disk as it came
+        options: dict[str, Any] = {"engine": encoder.engine, "threads": encoder.threads}
+        with ExitStack() as undo:
+            self.trunk = undo.enter_context(Trunk(encoder.bundle, precision=encoder.precision, **options))
+            self._tail = undo.enter_context(Tail(encoder.bundle, **options))
+            if level == "tail":
+                self._replay = Replay(encoder, source, self.trunk, config.tail, config.memory, config.views)
+            undo.pop_all()
 
     @property
     def active(self) -> bool:
@@ -148,6 +153,7 @@ class Adaptation:
         self._recenter.reset()
         self._ports.reset()
         self.guard.forget_shape()
+        self._unread = State()
         if self._replay:
             self._replay.reset()
 
@@ -181,7 +187,7 @@ class Adaptation:
             "ports": self._ports.state(),
             "stream": State(values={"votes": self.votes, "rng": self._rng.bit_generator.state}),
         }
-        return joined(parts | ({"replay": self._replay.state()} if self._replay else {}))
+        return joined(parts | {"replay": self._replay.state() if self._replay else self._unread})
 
     def restore(self, state: State) -> None:
         """Go back to a copy."""
@@ -197,5 +203,8 @@ class Adaptation:
         self._recenter.restore(state.part("recenter"))
         self._ports.restore(state.part("ports"))
         # A state of a lower level has no tail: training starts from the factory's.
-        if self._replay and (part := state.part("replay")).tensors:
+        part = state.part("replay")
+        if not self._replay:
+            self._unread = part
+        elif part.tensors:
             self._replay.restore(part)

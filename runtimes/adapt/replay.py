@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import ExitStack
 from typing import Any
 
 import numpy as np
@@ -51,8 +52,11 @@ class Replay:
             threads=encoder.threads,
             config=tail,
         )
-        self._factory = self._training.open()
-        self.serving = self._training.open()
+        with ExitStack() as undo:
+            undo.callback(self._training.close)
+            self._factory = undo.enter_context(self._training.open())
+            self.serving = self._training.open()
+            undo.pop_all()
         self.changed = False
         self._loss = self._gradient = 0.0
 

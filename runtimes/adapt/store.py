@@ -68,9 +68,13 @@ class Store:
         except OSError as error:
             raise InputError(f"{folder} cannot hold a state: {error}; choose another folder") from error
         self._lock = _lock(folder)
-        for left in folder.glob(".snapshot-*.partial"):  # of a writer that was killed
-            left.unlink(missing_ok=True)
-        self.next_number = max((number for number, _ in self._files()), default=0) + 1
+        try:
+            for left in folder.glob(".snapshot-*.partial"):  # of a writer that was killed
+                left.unlink(missing_ok=True)
+            self.next_number = max((number for number, _ in self._files()), default=0) + 1
+        except BaseException:
+            self.close()
+            raise
 
     def save(self, state: State) -> int:
         """Write a snapshot and return its number. When this returns, it survives a power cut."""

@@ -12,10 +12,12 @@ import pytest
 
 import edgessl
 from edgessl.bundle import signed
-from edgessl.errors import InputError, StateError, UnknownNameError
+from edgessl.errors import EngineError, InputError, StateError, UnknownNameError
 from edgessl.runtimes.adapt.adaptation import LEVELS, Adaptation, LearnerConfig
 from edgessl.runtimes.adapt.guard import GuardConfig
 from edgessl.runtimes.adapt.memory import MemoryConfig
+from edgessl.runtimes.adapt.store import RING
+from edgessl.runtimes.engines.onnxrt import OnnxRuntime
 from edgessl.signals import InputSpec
 
 NIGHT = 0.4  # gain
@@ -291,6 +293,24 @@ def test_a_learner_that_cannot_open_closes_its_engines(encoder, tmp_path, scenes
         assert len(closed) == 1
 
 
+@pytest.mark.parametrize("broken", ["tail.onnx", "step.onnx"])
+def test_a_graph_that_cannot_be_loaded_leaves_none_open(own, tmp_path, monkeypatch, broken):
+    opened, closed = [], []
+    start, close = OnnxRuntime.__init__, OnnxRuntime.close
+    (own / broken).write_bytes(bytes((own / broken).stat().st_size))
+
+    def counted(self, graph, **options):
+        start(self, graph, **options)
+        opened.append(self)
+
+    monkeypatch.setattr(OnnxRuntime, "__init__", counted)
+    monkeypatch.setattr(OnnxRuntime, "close", lambda self: (closed.append(self), close(self)))
+    with edgessl.open(own, verify=False) as encoder, pytest.raises(EngineError, match="cannot load"):
+        encoder.learner(tmp_path / "state", level="tail")
+    assert len(opened) > 1
+    assert set(map(id, opened)) == set(map(id, closed))
+
+
 def test_a_full_disk_costs_no_vector(encoder, tmp_path, scenes, monkeypatch):
     with encoder.learner(tmp_path / "state", config=LearnerConfig(snapshot_every=32)) as learner:
         monkeypatch.setattr("edgessl.runtimes.adapt.store.write_atomic", full)
@@ -329,6 +349,26 @@ def test_a_level_may_change_between_runs(encoder, tmp_path, scenes):
             learner.observe(scenes(40, 6, NIGHT))
     assert learner.level == "ports"
     assert learner.frames == 160
+
+
+@pytest.mark.parametrize("lower", ["recenter", "ports"])
+def test_a_tail_outlives_runs_at_a_lower_level(encoder, tmp_path, scenes, lower):
+    def tail(learner):
+        return learner._learned.state().part("replay")
+
+    with encoder.learner(tmp_path / "state", level="tail", steps_per_frame=0.25) as learner:
+        learner.observe(scenes(200, 6, NIGHT))
+        assert learner.info()["steps"] > 0
+        learned = tail(learner)
+    for seed in range(RING + 1):
+        with encoder.learner(tmp_path / "state", level=lower) as learner:
+            learner.observe(scenes(40, seed, NIGHT))
+            assert "another_shift" not in kinds(learner)
+    with encoder.learner(tmp_path / "state", level="tail") as learner:
+        assert tail(learner).values == learned.values
+        assert tail(learner).tensors.keys() == learned.tensors.keys()
+        for name, value in tail(learner).tensors.items():
+            np.testing.assert_array_equal(value, learned.tensors[name])
 
 
 def test_close_twice_is_allowed(encoder, tmp_path, scenes):
