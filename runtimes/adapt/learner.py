@@ -245,9 +245,9 @@ class Learner:
                 raise StateError(
                     f"{self._store.folder} does not fit this edgessl: {error!r}; choose another state folder"
                 ) from error
-        self._say("open", level=self.level, snapshot=loaded.number, votes=self._learned.votes)
         if self._learned.guard.frozen:
             self._say("frozen", rollbacks=self._learned.guard.rollbacks, todo=_FROZEN)
+        self._say("open", level=self.level, snapshot=loaded.number, votes=self._learned.votes)
 
     def _say(self, kind: str, **numbers: object) -> None:
         self.events.append({"kind": kind, "frame": self.frames, **numbers})

@@ -57,7 +57,7 @@ class Store:
 
     Raises:
         StateError: Another process holds the folder.
-        InputError: The folder cannot be made.
+        InputError: The folder cannot be made, or nothing can be written there.
     """
 
     def __init__(self, folder: Path, *, bundle: str, space_id: str) -> None:
@@ -172,7 +172,10 @@ def _lock(folder: Path) -> IO[bytes] | None:
     if os.name != "posix":
         return None
     fcntl = import_module("fcntl")  # is not there on Windows
-    file = (folder / _LOCK).open("ab")
+    try:
+        file = (folder / _LOCK).open("ab")
+    except OSError as error:
+        raise InputError(f"{folder} cannot hold a state: {error}; choose another folder") from error
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:

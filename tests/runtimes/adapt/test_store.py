@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from edgessl.errors import StateError
+from edgessl.errors import InputError, StateError
 from edgessl.runtimes.adapt.state import State
 from edgessl.runtimes.adapt.store import RING, Store
 
@@ -91,3 +91,20 @@ def test_a_state_of_another_bundle_is_refused(store, other):
 def test_only_one_process_may_hold_it(store):
     with pytest.raises(StateError, match="in use"):
         Store(store.folder, bundle="a" * 64, space_id="tiny-6")
+
+
+def test_a_folder_that_takes_no_lock_is_refused_by_name(tmp_path):
+    (tmp_path / "state" / ".lock").mkdir(parents=True)
+    with pytest.raises(InputError, match="choose another folder"):
+        Store(tmp_path / "state", bundle="a" * 64, space_id="tiny-6")
+
+
+def test_a_folder_that_cannot_be_read_is_let_go(tmp_path, monkeypatch):
+    def unreadable(_):
+        raise PermissionError("no")
+
+    monkeypatch.setattr(Store, "_files", unreadable)
+    with pytest.raises(PermissionError):
+        Store(tmp_path / "state", bundle="a" * 64, space_id="tiny-6")
+    monkeypatch.undo()
+    Store(tmp_path / "state", bundle="a" * 64, space_id="tiny-6").close()
