@@ -48,6 +48,7 @@ def distill(
     from edgessl.checkpoint import read_facts
     from edgessl.distill import DistillationConfig
     from edgessl.distill import distill as train
+    from edgessl.recipes import configured
     from edgessl.signals import InputSpec
     from edgessl.sources import open_source
     from edgessl.trainer import Run
@@ -75,6 +76,7 @@ def distill(
         output=output,
         run=run,
         encoder_options=encoder_options,
-        config=training.configured(DistillationConfig, options),
+        config=configured(DistillationConfig, "distillation", options),
     )
+    training.talk_about_skipped(facts)
     result({"output": str(output), **facts}, training.trained_text(facts, output), as_json=as_json)

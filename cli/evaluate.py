@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from edgessl.cli.options import Data, Json, Seed, Strict
-from edgessl.cli.output import result, table, talk
+from edgessl.cli.output import result, table, talk, talk_skipped
 from edgessl.errors import InputError
 
 if TYPE_CHECKING:
@@ -43,7 +43,10 @@ def evaluate(
         queries = open_source(test, split="test" if _has_test(test) else "train", strict=strict, spec=spec)
     elif _has_test(data):
         queries = open_source(data, split="test", strict=strict, spec=spec)
-    found = measure([subject], open_source(data, strict=strict, spec=spec), queries, linear=linear, seed=seed)
+    samples = open_source(data, strict=strict, spec=spec)
+    found = measure([subject], samples, queries, linear=linear, seed=seed)
+    for source in (samples, queries):
+        talk_skipped((skipped.name, skipped.reason) for skipped in (source.skipped if source else ()))
     rows = [row.to_json() for row in found.rows]
     for note in found.notes:
         talk(f"note: {note}")

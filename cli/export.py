@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from edgessl.cli.options import Json, Overwrite, Precision, Split, Strict
-from edgessl.cli.output import result, table, talk
+from edgessl.cli.output import result, table, talk, talk_skipped
 from edgessl.files import refuse_existing
 
 EXAMPLE = "edgessl export runs/a --calibrate frames/ -o robot.edgessl"
@@ -50,6 +50,7 @@ def export(
     encoder, facts = read_checkpoint(checkpoint)
     config = ExportConfig(precision=precision, step=StepConfig(objective=objective))
     report = write(encoder, facts, samples, output, config=config, overwrite=overwrite, say=talk)
+    talk_skipped((skipped.name, skipped.reason) for skipped in samples.skipped)
     shown = ("name", "file", "min_cosine", "mean_cosine", "knn_overlap")
     parity = [row.to_json() for row in report.parity]
     result(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -30,11 +30,20 @@ def talk(message: str) -> None:
 
 def talk_about(found: SourceVectors) -> None:
     """Say what of a source was left out."""
-    lines = [f"{skipped.name}: {skipped.reason}" for skipped in found.skipped]
-    for what, each in (("skipped", lines), ("quarantined (NaN or infinity, their vectors are NaN)", found.quarantined)):
-        if each:
-            more = [f"  ... {len(each) - _NAMED} more"] if len(each) > _NAMED else []
-            talk("\n".join([f"{len(each)} {what}:", *(f"  {line}" for line in each[:_NAMED]), *more]))
+    talk_skipped([(skipped.name, skipped.reason) for skipped in found.skipped])
+    _name("quarantined (NaN or infinity, their vectors are NaN)", found.quarantined)
+
+
+def talk_skipped(skipped: Iterable[tuple[str, str]], *, count: int | None = None) -> None:
+    """Name the samples that could not be read, with the reason; `count` where there are more than are given."""
+    _name("skipped", [f"{name}: {reason}" for name, reason in skipped], count)
+
+
+def _name(what: str, lines: Sequence[str], count: int | None = None) -> None:
+    count = len(lines) if count is None else count
+    if count:
+        more = [f"  ... {count - _NAMED} more"] if count > _NAMED else []
+        talk("\n".join([f"{count} {what}:", *(f"  {line}" for line in lines[:_NAMED]), *more]))
 
 
 def result(facts: Mapping[str, Any] | Sequence[Any], text: str, *, as_json: bool) -> None:

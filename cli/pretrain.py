@@ -74,4 +74,5 @@ def pretrain(
         recipe_options=recipe_options,
         encoder_options=encoder_options,
     )
+    training.talk_about_skipped(facts)
     result({"output": str(output), **facts}, training.trained_text(facts, output), as_json=as_json)

@@ -2,20 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import Annotated, Any
 
 import typer
 
 from edgessl.cli.options import parsed_settings
-from edgessl.cli.output import talk
-from edgessl.errors import UnknownNameError
-
-if TYPE_CHECKING:
-    from _typeshed import DataclassInstance
-
-_Config = TypeVar("_Config", bound="DataclassInstance")
+from edgessl.cli.output import talk, talk_skipped
 
 Teacher = Annotated[Path, typer.Argument(metavar="TEACHER", help="Checkpoint folder of the teacher.")]
 Output = Annotated[Path, typer.Option("--output", "-o", help="The checkpoint folder to make.")]
@@ -57,17 +50,10 @@ def devices_of(text: str) -> int | str:
     return int(text) if text.isdecimal() else text
 
 
-def configured(config: type[_Config], values: dict[str, Any]) -> _Config:
-    """A config with these settings, its defaults otherwise.
-
-    Raises:
-        UnknownNameError: It has no setting of that name.
-    """
-    known = [field.name for field in fields(config)]
-    for key in values:
-        if key not in known:
-            raise UnknownNameError("setting", key, known)
-    return config(**values)
+def talk_about_skipped(facts: dict[str, Any]) -> None:
+    """Name what a training could not read."""
+    data = facts["data"]
+    talk_skipped(zip(data["skipped_names"], data["skipped_reasons"], strict=True), count=data["skipped"])
 
 
 def trained_text(facts: dict[str, Any], output: Path) -> str:

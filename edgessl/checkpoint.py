@@ -50,7 +50,8 @@ def read_facts(folder: Path) -> dict[str, Any]:
     path = folder / FACTS
     if not path.is_file() or not (folder / WEIGHTS).is_file():
         raise CheckpointError(
-            f"{folder} holds no checkpoint ({WEIGHTS} and {FACTS}); type: edgessl pretrain DATA -o {folder}"
+            f"{folder} holds no checkpoint ({WEIGHTS} and {FACTS}); type: "
+            "edgessl pretrain DATA --recipe simclr --encoder conv_small -o NEW_FOLDER"
         )
     try:
         facts = json.loads(path.read_text())

@@ -49,7 +49,7 @@ class InputSpec:
         if array.shape[1:] != self.shape:
             raise InputError(f"{given}; {wanted}{self._shape_hint(array.shape)}")
         if array.dtype != np.dtype(self.dtype):
-            raise InputError(f"{given}; {wanted}{self._dtype_hint(array)}")
+            raise InputError(f"{given}; {wanted}{image_hint(array, 'frames') if self.dtype == 'uint8' else ''}")
         return array
 
     def finite(self, batch: NDArray[Any]) -> NDArray[np.bool_]:
@@ -80,17 +80,25 @@ class InputSpec:
                 return f". These have {shape[3]} channels: convert them to RGB"
         return ""
 
-    def _dtype_hint(self, array: NDArray[Any]) -> str:
-        if self.dtype != "uint8" or not np.issubdtype(array.dtype, np.number) or array.size == 0:
-            return ""
-        low, high = float(np.min(array)), float(np.max(array))
-        if not np.isfinite([low, high]).all():
-            return ". The values hold NaN or infinity"
-        if np.issubdtype(array.dtype, np.floating) and low >= 0 and high <= 1:
-            return f". The values lie in {low:.3g}..{high:.3g}: type (frames * 255).round().astype('uint8')"
-        if low < 0 or high > 255:
-            return f". The values lie in {low:.4g}..{high:.4g}, outside 0..255: undo the normalisation first"
-        return ". Type frames.astype('uint8')"
+
+def image_hint(array: NDArray[Any], name: str) -> str:
+    """What to do about images that are not uint8, judged by their values; never a conversion that loses them.
+
+    Args:
+        array: Numbers of another dtype.
+        name: What the array is called in the line to type.
+    """
+    if not np.issubdtype(array.dtype, np.number) or np.issubdtype(array.dtype, np.complexfloating) or array.size == 0:
+        return ""
+    low, high = float(np.min(array)), float(np.max(array))
+    if not np.isfinite([low, high]).all():
+        return ". The values hold NaN or infinity: leave those samples out first"
+    if np.issubdtype(array.dtype, np.floating) and low >= 0 and high <= 1:
+        return f". The values lie in {low:.3g}..{high:.3g}: type ({name} * 255).round().astype('uint8')"
+    if low < 0 or high > 255:
+        return f". The values lie in {low:.4g}..{high:.4g}, outside 0..255: undo the normalisation first"
+    whole = np.issubdtype(array.dtype, np.integer) or bool((array == np.round(array)).all())
+    return f". Type {name}{'' if whole else '.round()'}.astype('uint8')"
 
 
 def image_spec(height: int, width: int) -> InputSpec:

@@ -262,7 +262,8 @@ def _fit(
 
 
 def _skipped_facts(skipped: dict[str, str]) -> dict[str, Any]:
-    return {"skipped": len(skipped), "skipped_names": sorted(skipped)[:20]}
+    named = sorted(skipped)[:20]
+    return {"skipped": len(skipped), "skipped_names": named, "skipped_reasons": [skipped[name] for name in named]}
 
 
 def _versions() -> dict[str, str]:

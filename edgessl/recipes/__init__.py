@@ -5,15 +5,21 @@ A new recipe is a file with a `Recipe` and its frozen config, and one line in `R
 
 from __future__ import annotations
 
-from dataclasses import fields
+from collections.abc import Mapping
+from dataclasses import fields, is_dataclass
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar, get_type_hints
 
-from edgessl.encoders import EncoderModule
+from edgessl.encoders import EncoderModule, check_types
 from edgessl.errors import InputError, UnknownNameError
 from edgessl.recipes.base import Defaults, Masks, Recipe, Terms, Views
 
-__all__ = ["RECIPES", "Defaults", "Masks", "Recipe", "Terms", "Views", "build_recipe"]
+__all__ = ["RECIPES", "Defaults", "Masks", "Recipe", "Terms", "Views", "build_recipe", "configured"]
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+_Config = TypeVar("_Config", bound="DataclassInstance")
 
 #: name -> (module, class, one line for `edgessl recipes`, modality)
 RECIPES = {
@@ -42,9 +48,23 @@ def build_recipe(name: str, encoder: EncoderModule, **options: Any) -> Recipe:
     if encoder.input.kind != modality:
         raise InputError(f"recipe {name!r} learns from {modality} samples; this encoder takes {encoder.input.kind}")
     recipe = getattr(import_module(module), cls)
-    known = [field.name for field in fields(recipe.config)]
-    for option in options:
-        if option not in known:
-            raise UnknownNameError(f"setting of recipe {name!r},", option, known)
-    built: Recipe = recipe(encoder, recipe.config(**options))
+    built: Recipe = recipe(encoder, configured(recipe.config, f"recipe {name!r}", options))
     return built
+
+
+def configured(config: type[_Config], owner: str, options: Mapping[str, Any]) -> _Config:
+    """A config with these settings, its defaults otherwise.
+
+    Raises:
+        UnknownNameError: It has no setting of that name.
+        InputError: A setting is of another type, or out of range.
+    """
+    known = [field.name for field in fields(config)]
+    hints = get_type_hints(config)
+    for option, value in options.items():
+        if option not in known:
+            raise UnknownNameError(f"setting of {owner},", option, known)
+        if is_dataclass(hints[option]) and not isinstance(value, hints[option]):
+            raise InputError(f"{option} of {owner} cannot be set in one word, as {value!r}; leave it out")
+    check_types(owner, hints, options)
+    return config(**options)

@@ -10,11 +10,13 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from edgessl.errors import InputError
+from edgessl.errors import InputError, UnknownNameError
 from edgessl.signals import InputSpec
 from edgessl.sources.base import Batch, Skipped, Source
 
 __all__ = ["SOURCES", "Batch", "Skipped", "Source", "open_source"]
+
+SPLITS = ("train", "test")
 
 #: kind -> (module, what makes it, how it is typed)
 SOURCES = {
@@ -45,22 +47,27 @@ def open_source(
     Raises:
         InputError: There is no such data, or nothing in it can be used.
     """
+    if split not in SPLITS:
+        raise UnknownNameError("split", split, SPLITS)
     if size is None and spec is not None and spec.kind == "image":
         size = (spec.shape[0], spec.shape[1])
     source: Source
     path = Path(data).expanduser()
+    if split != SPLITS[0] and (data.startswith("demo:") or path.is_dir()):
+        raise InputError(f"{data} has no split {split!r}; only an .npz file has. Leave out --split {split}")
     if data.startswith("demo:"):
         source = _make("demo")(data.removeprefix("demo:"), size=size)
     elif path.is_dir():
         source = _make("folder")(path, size, strict=strict, name=data)
     elif path.is_file() and path.suffix.lower() == ".npz":
-        source = _make("npz")(path, split=split, size=size, name=data)
+        source = _make("npz")(path, split=split, size=size, name=data, spec=spec)
     else:
         what = "is not one of them" if path.exists() else "does not exist"
         raise InputError(f"{data!r} {what}; data is one of: {'; '.join(typed for _, _, typed in SOURCES.values())}")
     if spec is not None and source.spec.shape != spec.shape:
         raise InputError(
-            f"{data} holds {source.spec.kind} samples {source.spec.shape}; this encoder takes {spec.kind} {spec.shape}"
+            f"{data} holds {source.spec.kind} samples {source.spec.shape} {source.spec.dtype}; "
+            f"this encoder takes {spec.kind} samples {spec.shape} {spec.dtype}"
         )
     return source
 

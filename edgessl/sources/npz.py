@@ -11,13 +11,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgessl.errors import InputError
-from edgessl.signals import InputSpec, image_spec
+from edgessl.signals import InputSpec, image_hint, image_spec
 from edgessl.sources.arrays import ArraySource
 
 _TAKES = "x_train, y_train, x_test, y_test, or x (and y)"
 
 
-def npz_source(path: Path, *, split: str, size: tuple[int, int] | None = None, name: str | None = None) -> ArraySource:
+def npz_source(
+    path: Path,
+    *,
+    split: str,
+    size: tuple[int, int] | None = None,
+    name: str | None = None,
+    spec: InputSpec | None = None,
+) -> ArraySource:
     """Read one split of an `.npz` file.
 
     Args:
@@ -25,6 +32,7 @@ def npz_source(path: Path, *, split: str, size: tuple[int, int] | None = None, n
         split: `train` or `test`; a file with `x` has only `train`.
         size: Height and width that images are resized to.
         name: What the user typed; the path when None.
+        spec: What the samples are for; what is refused is told what it takes.
 
     Raises:
         InputError: No such array, or one of another dtype or shape. Names the keys that were found.
@@ -43,13 +51,13 @@ def npz_source(path: Path, *, split: str, size: tuple[int, int] | None = None, n
     except (OSError, ValueError, KeyError, EOFError, MemoryError, zipfile.BadZipFile, zlib.error) as error:
         raise InputError(f"{path} cannot be read: {error or type(error).__name__}. edgessl takes {_TAKES}") from error
     where = f"{x_key} of {path} (it holds {', '.join(keys)})"
-    frames, spec = _samples(x, where)
-    if spec.kind != "image" and size is not None:
-        raise InputError(f"{where} holds series, not images")
+    frames, own = _samples(x, where, _wanted(spec))
+    if own.kind != "image" and size is not None:
+        raise InputError(f"{where} holds series, {x.dtype} {x.shape}, not images; {_wanted(spec)}")
     return ArraySource(
         str(path) if name is None else name,
         frames,
-        spec,
+        own,
         [f"{x_key}/{index:06d}" for index in range(len(frames))],
         labels=None if y is None else _classes(y, len(frames), f"{y_key} of {path}"),
         size=size,
@@ -57,14 +65,17 @@ def npz_source(path: Path, *, split: str, size: tuple[int, int] | None = None, n
 
 
 def _x_keys(split: str) -> list[str]:
-    if split not in ("train", "test"):
-        raise InputError(f"no split {split!r}; choose one of test, train")
     return ["x_train", "x"] if split == "train" else ["x_test"]
 
 
-def _samples(x: NDArray[Any], where: str) -> tuple[NDArray[Any], InputSpec]:
+def _wanted(spec: InputSpec | None) -> str:
+    if spec is None:
+        return "edgessl takes uint8 (n, height, width, 3) or float (n, channels, time)"
+    return f"this encoder takes {spec.dtype} (n, {', '.join(map(str, spec.shape))})"
+
+
+def _samples(x: NDArray[Any], where: str, takes: str) -> tuple[NDArray[Any], InputSpec]:
     given = f"{where} is {x.dtype} {x.shape}"
-    takes = "edgessl takes uint8 (n, height, width, 3) or float (n, channels, time)"
     if x.size == 0:
         raise InputError(f"{given}, which is empty; {takes}")
     if x.ndim == 4 and x.shape[3] == 3 and x.dtype == np.uint8:
@@ -82,10 +93,7 @@ def _hint(x: NDArray[Any]) -> str:
         return ". These are grey: type np.repeat(x[..., None], 3, axis=3)"
     if x.dtype == np.uint8 and x.ndim == 4 and x.shape[3] == 1:
         return ". These are grey: type np.repeat(x, 3, axis=3)"
-    if x.ndim == 4 and x.shape[3] == 3 and np.issubdtype(x.dtype, np.floating):
-        high = 1 if np.nanmax(x) <= 1 else 255
-        return f". Type {'(x * 255)' if high == 1 else 'x'}.round().clip(0, 255).astype('uint8')"
-    return ""
+    return image_hint(x, "x") if x.ndim == 4 and x.shape[3] == 3 else ""
 
 
 def _classes(y: NDArray[Any], count: int, where: str) -> NDArray[np.integer]:

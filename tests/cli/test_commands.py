@@ -220,6 +220,50 @@ def test_an_unknown_name_lists_the_names_and_the_nearest(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["--batch", 0], "batch must be at least 1, not 0"),
+        (["--workers", -1], "workers must be at least 0, not -1"),
+        (["--set", "temperature=abc"], "temperature of recipe 'simclr' is a number, not 'abc'"),
+        (["--set", "hidden=1.5"], "hidden of recipe 'simclr' is a whole number, not 1.5"),
+        (["--set", "views=1"], "views of recipe 'simclr' cannot be set"),
+        (
+            ["--set", "encoder.foo=1"],
+            "'foo'; did you mean 'pool'? Choose one of: depth, dim, pool, widths",
+        ),
+        (["--set", "encoder.dimm=1"], "did you mean 'dim'"),
+        (["--set", "encoder.dim=big"], "dim of encoder 'conv_small' is a whole number, not 'big'"),
+        (["--set", "encoder.widths=8"], "widths of encoder 'conv_small' is a list"),
+        (["--set", "encoder.widths=[8,-1]"], "cannot be built with {'widths': [8, -1]}"),
+    ],
+)
+def test_a_setting_that_cannot_be_used_is_named(
+    edgessl: Any, frames_folder: Path, tmp_path: Path, words: list[str], told: str
+) -> None:
+    done = edgessl(
+        "pretrain", frames_folder, "--recipe", "simclr", "--encoder", "conv_small", *words, "-o", tmp_path / "run"
+    )
+    assert done.code == 1
+    assert told in done.talk
+    assert "unexpected" not in done.talk
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_evaluate_names_what_it_skipped(edgessl: Any, bundle: Path, frames_folder: Path) -> None:
+    assert "1 skipped:\n  a/broken.png" in edgessl("evaluate", bundle, frames_folder, "--no-linear").talk
+
+
+def test_a_training_names_what_it_skipped(edgessl: Any, frames_folder: Path, tmp_path: Path) -> None:
+    small = ["--set", "encoder.widths=[4,6]", "--batch", 8, "--steps", 2, "--accelerator", "cpu", "--resume"]
+    done = edgessl(
+        "pretrain", frames_folder, "--recipe", "simclr", "--encoder", "conv_small", *small, "-o", tmp_path / "run"
+    )
+    assert done.code == 0, done.talk
+    assert "1 skipped:\n  a/broken.png" in done.talk
+    assert "starting at step 0" in done.talk
+
+
 def test_an_unknown_engine_lists_the_engines(edgessl: Any, bundle: Path, frames_folder: Path, tmp_path: Path) -> None:
     done = edgessl("embed", bundle, frames_folder, "-o", tmp_path / "out.npz", "--engine", "onnxruntim")
     assert done.code == 1

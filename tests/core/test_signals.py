@@ -43,6 +43,7 @@ def test_a_wrong_shape_says_what_was_given_and_what_to_type(shape: tuple[int, ..
     [
         (0.5, "float32", r"astype\('uint8'\)"),
         (200.0, "float32", r"Type frames.astype\('uint8'\)"),
+        (200.7, "float32", r"Type frames.round\(\).astype\('uint8'\)"),
         (-2.1, "float32", "outside 0..255: undo the normalisation"),
         (300, "int64", "outside 0..255"),
         (np.nan, "float32", "NaN or infinity"),

@@ -77,7 +77,7 @@ def test_a_changed_byte_in_a_checkpoint_is_noticed(tmp_path: Path) -> None:
 
 
 def test_a_newer_and_a_missing_checkpoint_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match="edgessl pretrain"):
+    with pytest.raises(CheckpointError, match="pretrain DATA --recipe simclr --encoder conv_small -o NEW_FOLDER"):
         read_facts(tmp_path)
     write_checkpoint(tmp_path, build_encoder("conv_small", image_spec(32, 32)), {})
     facts = tmp_path / FACTS

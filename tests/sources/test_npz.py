@@ -141,3 +141,30 @@ def test_another_shape_than_the_spec_is_refused(tmp_path: Path) -> None:
 
 def _series(channels: int, time: int) -> InputSpec:
     return InputSpec(kind="series", shape=(channels, time), dtype="float32", units="as recorded")
+
+
+@pytest.mark.parametrize(
+    ("value", "hint"), [(np.nan, "NaN or infinity"), (-2.1, "undo the norm"), (300, "undo the norm")]
+)
+def test_no_advice_destroys_values(tmp_path: Path, value: float, hint: str) -> None:
+    frames = np.full((2, 8, 8, 3), 0.5, np.float32)
+    frames[1, 2, 3] = value
+    with pytest.raises(InputError, match=hint) as error:
+        open_source(_save(tmp_path, x=frames))
+    assert "astype" not in str(error.value)
+
+
+def test_what_the_encoder_takes_is_said(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"this encoder takes uint8 \(n, 6, 4, 3\)\. .*255"):
+        open_source(_save(tmp_path, x=_frames() / 255), spec=image_spec(6, 4))
+    with pytest.raises(InputError, match=r"this encoder takes series samples \(3, 50\) float32"):
+        open_source(_save(tmp_path, x=np.zeros((4, 6, 50))), spec=_series(3, 50))
+
+
+def test_a_split_is_judged_for_every_source(tmp_path: Path, frames_folder: Path) -> None:
+    for data in (str(frames_folder), "demo:day"):
+        with pytest.raises(InputError, match="did you mean 'test'"):
+            open_source(data, split="tests")
+        with pytest.raises(InputError, match="Leave out --split test"):
+            open_source(data, split="test")
+    assert len(open_source(str(frames_folder), split="train")) == 40
