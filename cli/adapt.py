@@ -8,7 +8,6 @@ from typing import Annotated
 
 import typer
 
-from edgessl.bundle import MANIFEST
 from edgessl.cli.options import BundlePath, EngineName, Json, Overwrite, Precision, Samples, Seed, Split, Strict
 from edgessl.cli.output import progress, result, talk_about
 from edgessl.errors import InputError, UnknownNameError
@@ -75,6 +74,8 @@ def adapt(
 
 def _refuse_same(state: Path, bundle: Path, source: str, output: Path, log: Path | None) -> None:
     """One path for two things would lose one of them."""
+    from edgessl.bundle import MANIFEST
+
     if log is not None and log.resolve() == output.resolve():
         raise InputError(f"{output} is both -o and --log; give the log another name, such as --log events.jsonl")
     taken = {"the bundle": bundle, "SOURCE": Path(source).expanduser(), "-o": output, "--log": log}
