@@ -35,9 +35,8 @@ def align(a: Tensor, b: Tensor, source: Source) -> Terms:
     """Move mean and spread of the embedding to the source's, and keep two views together.
 
     Moments are matched as in ActMAD (Mirza et al. 2023, arXiv:2211.12870, eq. 3), but as squares in units of the
-    source's
-    spread: no dimension weighs more for its scale, and no gradient flips its sign at a match, as that of an L1 distance
-        does.
+    source's spread: no dimension weighs more for its scale, and no gradient flips its sign at a match, as that of an
+    L1 distance does.
     """
     both = torch.cat([a, b])
     mean, spread = both.mean(0), both.var(0, unbiased=False).add(1e-8).sqrt()

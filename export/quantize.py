@@ -1,11 +1,11 @@
 """fp32 graph -> int8 graph with Q/DQ pairs placed where onnxruntime fuses them.
 
-Two placements, told apart by what stands in the graph (measured on onnxruntime 1.31, see docs/architecture.md):
+Two placements, told apart by what stands in the graph:
+
 - convolutional: uint8 activations, outputs of convolutions and residual sums quantized too, since onnxruntime makes an
   integer convolution only when its output is quantized;
-- transformer: symmetric int8, only the inputs of products with constant weights; the residual stream, norms, softmax
-and
-  products of two activations stay in float. Quantizing a residual stream costs a ViT a fifth of its cosine.
+- transformer: symmetric int8, only the inputs of products with constant weights. The residual stream, norms, softmax and
+  products of two activations stay in float: they carry what a ViT's vector is made of.
 """
 
 from __future__ import annotations
@@ -35,20 +35,19 @@ Feeds = dict[str, NDArray[Any]]
 _PRODUCTS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 
 
-def quantize_graph(source: Path, target: Path, feeds: Sequence[Feeds], *, keep_float: Sequence[str] = ()) -> None:
+def quantize_graph(source: Path, target: Path, feeds: Sequence[Feeds]) -> None:
     """Quantize after training, on calibration feeds.
 
     Args:
         source: The fp32 graph.
         target: The int8 graph to write.
         feeds: Inputs to run the fp32 graph on, each a batch.
-        keep_float: Names of nodes to leave in float.
     """
     model = onnx.load(source)
     transformer = any(node.op_type in ("LayerNormalization", "Softmax") for node in model.graph.node)
     weights = {entry.name for entry in model.graph.initializer}
     given = {entry.name for entry in model.graph.input}
-    excluded = set(keep_float)
+    excluded: set[str] = set()
     for node in model.graph.node:
         two_activations = node.op_type in ("MatMul", "Gemm") and node.input[1] not in weights
         is_port = node.op_type == "Add" and any(_comes_from(model, name, given) for name in node.input)

@@ -21,7 +21,7 @@ from edgessl.blocks.views import ViewConfig
 from edgessl.checkpoint import read_checkpoint
 from edgessl.demo.report import NAMES, Row, draw, row, thumbnail
 from edgessl.distill import DistillationConfig, distill
-from edgessl.errors import EdgeSSLError, InputError
+from edgessl.errors import EdgeSSLError, InputError, Interrupted
 from edgessl.export.bundle import ExportConfig, export
 from edgessl.files import atomic_folder, write_atomic
 from edgessl.pretrain import pretrain
@@ -33,6 +33,7 @@ SIZE = 64
 #: A process on the device has none of these, and proves it: importing one fails.
 ABSENT = ("torch", "torchvision", "onnx", "timm", "lightly", "lightning", "sklearn", "skimage")
 DEVICE = ("int8", "int8_adapted")
+_MEASURE = "import sys, pathlib; from edgessl.demo.measure import main; main(sys.argv[1], pathlib.Path(sys.argv[2]))"
 
 
 def _views() -> ViewConfig:
@@ -89,6 +90,15 @@ def run_demo(
         The content of `report.json`.
     """
     config = config or DemoConfig()
+    try:
+        return _run(output, data, overwrite, config, say, progress)
+    except Interrupted as error:  # its advice is for a training that keeps its state; the demo's folder is gone
+        raise Interrupted("stopped; nothing was written; type the same command to start again") from error
+
+
+def _run(
+    output: Path, data: str | None, overwrite: bool, config: DemoConfig, say: Callable[[str], None], progress: bool
+) -> dict[str, Any]:
     began = time.perf_counter()
     with atomic_folder(output, overwrite=overwrite) as folder:
         laps, places = _laps(data, config, say)
@@ -172,10 +182,9 @@ def _make(folder: Path, config: DemoConfig, say: Callable[[str], None], progress
 def _measured(name: str, folder: Path) -> dict[str, NDArray[Any]]:
     """Run a contender in its own process; on the device's side every import of torch or onnx fails there."""
     block = f"import sys; sys.modules.update(dict.fromkeys({ABSENT!r})); " if name in DEVICE else ""
-    code = (
-        f"{block}from pathlib import Path; from edgessl.demo.measure import main; main({name!r}, Path({str(folder)!r}))"
+    done = subprocess.run(
+        [sys.executable, "-c", block + _MEASURE, name, str(folder)], capture_output=True, text=True, check=False
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     if done.returncode:
         raise EdgeSSLError(f"measuring {name} failed:\n{done.stderr.strip()}")
     with np.load(folder / "vectors" / f"{name}.npz") as found:

@@ -128,7 +128,7 @@ def test_verify_passes_where_the_bundle_was_made(edgessl: Any, bundle: Path) -> 
 def test_verify_refuses_wrong_vectors_with_exit_code_3(edgessl: Any, bundle: Path, tmp_path: Path) -> None:
     from safetensors.numpy import load_file, save_file
 
-    from edgessl.bundle import MANIFEST
+    from edgessl.bundle import MANIFEST, signed
     from edgessl.files import sha256_of
 
     copy = Path(shutil.copytree(bundle, tmp_path / "robot.edgessl"))
@@ -136,7 +136,7 @@ def test_verify_refuses_wrong_vectors_with_exit_code_3(edgessl: Any, bundle: Pat
     save_file({**golden, "vectors": np.ascontiguousarray(golden["vectors"][::-1])}, copy / "golden.safetensors")
     manifest = json.loads((copy / MANIFEST).read_text())
     manifest["artefacts"]["golden.safetensors"]["sha256"] = sha256_of(copy / "golden.safetensors")
-    (copy / MANIFEST).write_text(json.dumps(manifest))
+    (copy / MANIFEST).write_text(json.dumps(signed(manifest)))
     done = edgessl("verify", copy)
     assert done.code == 3
     assert "edgessl doctor" in done.talk

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +10,7 @@ import pytest
 
 from edgessl.demo import run
 from edgessl.demo.report import NAMES, hits
-from edgessl.demo.run import ABSENT, DemoConfig, run_demo
+from edgessl.demo.run import DEVICE, DemoConfig, run_demo
 from edgessl.errors import EdgeSSLError
 
 FIELDS = {"name", "recall_revisit", "recall_night", "size_bytes", "ms_per_frame", "peak_mb"}
@@ -40,11 +38,19 @@ def test_a_contender_that_fails_says_why(tmp_path: Path) -> None:
         run._measured("int8", tmp_path)
 
 
-def test_the_device_side_cannot_import_torch() -> None:
-    block = f"import sys; sys.modules.update(dict.fromkeys({ABSENT!r})); import edgessl.demo.measure; import torch"
-    done = subprocess.run([sys.executable, "-c", block], capture_output=True, text=True, check=False)
-    assert done.returncode != 0
-    assert "torch" in done.stderr.splitlines()[-1]
+@pytest.mark.parametrize("name", sorted(DEVICE))
+def test_a_device_contender_cannot_import_torch(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A contender of that name that imports torch fails where it is measured; on the workstation's side it does not."""
+    (tmp_path / "laps").mkdir()
+    torch_user = (
+        "import edgessl.demo.measure as m; m.CONTENDERS[%r] = lambda *_: {'t': float(__import__('torch').pi)}; "
+    )
+    monkeypatch.setattr(run, "_MEASURE", torch_user % name + run._MEASURE)
+    with pytest.raises(EdgeSSLError, match=r"import of torch halted|No module named .torch."):
+        run._measured(name, tmp_path)
+    monkeypatch.undo()
+    monkeypatch.setattr(run, "_MEASURE", torch_user % "student" + run._MEASURE)
+    assert float(run._measured("student", tmp_path)["t"]) == pytest.approx(np.pi)
 
 
 def test_a_hit_is_a_day_frame_from_the_same_place() -> None:

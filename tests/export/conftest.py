@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 import torch
 
-from edgessl.encoders import EncoderModule, build_encoder
+from edgessl.encoders import ENCODERS, EncoderModule, build_encoder
 from edgessl.export.split import Split, split_encoder
 from edgessl.signals import image_spec
 
 OPTIONS = {
     "conv_small": {"widths": (6, 10, 12), "dim": 7},
+    "res_small": {"widths": (6, 10, 12), "dim": 7},
     "vit_micro": {"dim": 12, "depth": 3, "heads": 3, "patch": 8},
 }
 
@@ -27,7 +28,7 @@ def smooth_frames(count: int, height: int = 32, width: int = 40, seed: int = 0) 
 def trained_enough(name: str, **options: object) -> EncoderModule:
     """Uniformity on the sphere (Wang & Isola 2020, eq. 2) for some steps: an untrained net maps every frame to one place."""
     torch.manual_seed(3)
-    encoder = build_encoder(name, image_spec(32, 40), **(OPTIONS[name] | options)).train()
+    encoder = build_encoder(name, image_spec(32, 40), **(OPTIONS.get(name, {}) | options)).train()
     optimizer = torch.optim.Adam(encoder.parameters(), lr=3e-3)
     for seed in range(40):
         vectors = encoder(torch.from_numpy(smooth_frames(24, seed=1000 + seed)))
@@ -38,7 +39,7 @@ def trained_enough(name: str, **options: object) -> EncoderModule:
     return encoder.eval()
 
 
-@pytest.fixture(scope="session", params=["conv_small", "vit_micro"])
+@pytest.fixture(scope="session", params=sorted(ENCODERS))
 def encoder(request: pytest.FixtureRequest) -> EncoderModule:
     return trained_enough(request.param)
 
