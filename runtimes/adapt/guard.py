@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgessl.errors import BundleError
-from edgessl.metrics import cosines, rankme
+from edgessl.metrics import cosines
+from edgessl.runtimes.adapt.shape import Shape
 from edgessl.runtimes.adapt.state import State
 from edgessl.runtimes.split import DRIFT_BLOCK
 
@@ -58,20 +59,6 @@ class GuardConfig:
 
 
 _TINY = 1e-12
-
-
-@dataclass(frozen=True, kw_only=True)
-class Shape:
-    """How a set of embeddings fills its space."""
-
-    spread: float  # total variance
-    rank: float  # effective rank of the centred set
-
-    @classmethod
-    def of(cls, vectors: NDArray[np.floating]) -> Shape:
-        """Of `(n, dim)` vectors."""
-        centred = vectors.astype(np.float64) - vectors.mean(0, dtype=np.float64)
-        return cls(spread=float((centred**2).sum(1).mean()), rank=rankme(centred))
 
 
 class Guard:

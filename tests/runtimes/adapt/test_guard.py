@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from edgessl.errors import BundleError
-from edgessl.runtimes.adapt.guard import Guard, GuardConfig, Shape
+from edgessl.runtimes.adapt.guard import Guard, GuardConfig
+from edgessl.runtimes.adapt.shape import Shape
 
 SIZE = 6
 
