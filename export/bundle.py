@@ -167,9 +167,7 @@ def _embed(encoder: EncoderModule, frames: NDArray[Any]) -> NDArray[np.float32]:
 
 def _write_graphs(split: Split, folder: Path, say: Callable[[str], None]) -> Roles:
     frames = torch.zeros(2, *split.encoder.input.shape, dtype=torch.uint8)
-    count = range(len(split.encoder.ports))
-    ports = [f"port{index}.{part}" for index in count for part in ("scale", "shift")]
-    statistics = [f"port{index}.{part}" for index in count for part in ("mean", "square")]
+    statistics = [f"port{index}.{part}" for index in range(len(split.encoder.ports)) for part in ("mean", "square")]
     say("encoder.onnx")
     write_graph(
         split.encoder, (frames,), folder / "encoder.onnx", inputs=["frames"], outputs=["vectors"], dynamic=["frames"]
@@ -179,7 +177,7 @@ def _write_graphs(split: Split, folder: Path, say: Callable[[str], None]) -> Rol
         split.trunk,
         (frames, *split.identity_ports()),
         folder / "trunk.fp32.onnx",
-        inputs=["frames", *ports],
+        inputs=["frames", *split.port_names()],
         outputs=["latents", *statistics],
         dynamic=["frames"],
     )
@@ -196,9 +194,8 @@ def _write_graphs(split: Split, folder: Path, say: Callable[[str], None]) -> Rol
 
 
 def _quantize(split: Split, folder: Path, frames: NDArray[Any]) -> Roles:
-    identity: dict[str, NDArray[Any]] = {}
-    for place, value in enumerate(split.identity_ports()):
-        identity[f"port{place // 2}.{('scale', 'shift')[place % 2]}"] = value.numpy()
+    values = (value.numpy() for value in split.identity_ports())
+    identity = dict(zip(split.port_names(), values, strict=True))
     quantize_graph(folder / "encoder.onnx", folder / "encoder.int8.onnx", batches_of(frames, {}))
     quantize_graph(folder / "trunk.fp32.onnx", folder / "trunk.int8.onnx", batches_of(frames, identity))
     return {"encoder.int8.onnx": ("encoder", "int8"), "trunk.int8.onnx": ("trunk", "int8")}

@@ -77,6 +77,10 @@ class Split:
             ports += [torch.ones(self.encoder.channels[stage]), torch.zeros(self.encoder.channels[stage])]
         return tuple(ports)
 
+    def port_names(self) -> list[str]:
+        """Names of the trunk graph's port inputs, in the order of `identity_ports`."""
+        return [f"port{index}.{part}" for index in range(len(self.encoder.ports)) for part in ("scale", "shift")]
+
     def tail_weights(self) -> dict[str, Tensor]:
         """Weights of the tail that its output depends on and that the trunk does not share, by name."""
         trunk = {id(parameter) for parameter in self.encoder.stages[: self.encoder.cut].parameters()}
