@@ -32,7 +32,13 @@ def inspect(
         return
     bundle = open_bundle(path)
     files = [
-        {"file": artefact.path, "role": artefact.role, "precision": artefact.precision, "bytes": artefact.size_bytes}
+        {
+            "file": artefact.path,
+            "role": artefact.role,
+            "precision": artefact.precision,
+            "engine": artefact.engine or "any",
+            "bytes": artefact.size_bytes,
+        }
         for artefact in bundle.artefacts
     ]
     rest = {key: value for key, value in bundle.manifest.items() if key not in ("artefacts", "parity")}

@@ -1,41 +1,52 @@
-"""An exported encoder on disk: the folder `NAME.edgessl/` (format 1), checked byte for byte whenever it is opened.
+"""An exported encoder on disk: the folder `NAME.edgessl/` (format 2), checked byte for byte whenever it is opened.
 
 manifest.json         everything below, with digests, sizes, and what was measured; and the digest of itself
-encoder.onnx          fp32, uint8 frame in, unit vector out: the reference and universal fallback
-encoder.int8.onnx     the same, quantized
+encoder.onnx          fp32, sample as the sensor gives it in, unit vector out: the reference and universal fallback
+encoder.b1.onnx       the same for a batch of one
+encoder.int8.onnx     quantized for onnxruntime
 trunk.fp32.onnx  trunk.int8.onnx
-                      frozen front: frames and ports in, latent and channel statistics out
+                      frozen front: samples and ports in, latent and channel statistics out
+openvino/  tensorrt/  encoder and trunk for that engine, per precision
 tail.onnx             live end: latent in, unit vector out; its weights are initializers named as in tail.safetensors
 step.onnx             one training step of the tail
 tail.safetensors      factory weights of the tail, `weight.NAME`
 source.safetensors    statistics of the source: embedding, ports, drift; anchors
 golden.safetensors    golden samples (`samples`) and their fp32 embeddings (`vectors`)
+measured.json  report.html
+                      what was timed, and the page for people: the two files that differ from export to export
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
-import edgessl
 from edgessl.errors import BundleError, InputError
-from edgessl.files import sha256_of, write_atomic
+from edgessl.files import sha256_of
+from edgessl.manifest import (
+    FORMAT,
+    MANIFEST,
+    PRECISIONS,
+    Kind,
+    check_facts,
+    count_of,
+    input_of,
+    read_manifest,
+    signed,
+    size_of,
+    write_manifest,
+)
 from edgessl.signals import InputSpec
 
-FORMAT = 1
-MANIFEST = "manifest.json"
-PRECISIONS = ("fp32", "int8")
-GRAPHS, TENSORS = ("encoder", "trunk", "tail"), ("weights", "source", "golden")  # roles that no bundle lacks
+__all__ = ["FORMAT", "MANIFEST", "PRECISIONS", "Artefact", "Bundle", "Kind", "open_bundle", "signed", "write_manifest"]
 
-_LARGEST = 2**24  # no size of a signal, a latent or a vector comes near it
+GRAPHS, TENSORS = ("encoder", "trunk", "tail"), ("weights", "source", "golden")  # roles that no bundle lacks
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,13 +55,14 @@ class Artefact:
 
     Attributes:
         path: Inside the bundle.
-        role: `encoder`, `trunk`, `tail`, `step` (graphs), `weights`, `source` or `golden` (tensors).
-        precision: `fp32` or `int8` for graphs, else empty.
+        role, precision, engine, batch: As in `Kind`.
     """
 
     path: str
     role: str
     precision: str
+    engine: str
+    batch: int
     sha256: str
     size_bytes: int
 
@@ -66,24 +78,39 @@ class Bundle:
     dim: int
     space_id: str
 
-    def graph(self, role: str, precision: str = "fp32") -> Path:
-        """Path of a graph.
+    def graph(self, role: str, precision: str = "fp32", engine: str = "", *, batch: int = 0) -> Path:
+        """Path of a graph: the one made for `engine`, or else the one for every engine.
 
         Raises:
             InputError: The bundle has no such graph.
             BundleError: Every bundle has this graph in some precision, this one in none.
         """
-        for artefact in self.artefacts:
-            if artefact.role == role and artefact.precision == precision:
-                return self.path / artefact.path
-        if role in GRAPHS and not self.precisions(role):
+        for made_for in dict.fromkeys((engine, "")):
+            for artefact in self.artefacts:
+                if Kind(artefact.role, artefact.precision, artefact.engine, artefact.batch) == (
+                    role,
+                    precision,
+                    made_for,
+                    batch,
+                ):
+                    return self.path / artefact.path
+        if role in GRAPHS and not any(a.role == role and a.precision in PRECISIONS for a in self.artefacts):
             raise BundleError(f"{self.path} has no {role} in any precision; copy the bundle again, or export it again")
-        have = ", ".join(f"{a.role} {a.precision}" for a in self.artefacts if a.precision)
-        raise InputError(f"{self.path} has no {role} in {precision}; it has {have}")
+        have = sorted({f"{a.role} {a.precision} {f'for {a.engine}' * bool(a.engine)}".strip() for a in self.graphs()})
+        wanted = f"{role} in {precision}{f' for {engine}' * bool(engine)}"
+        raise InputError(f"{self.path} has no {wanted}; it has {', '.join(have)}")
 
-    def precisions(self, role: str) -> tuple[str, ...]:
-        """Precisions in which a graph is there, cheapest first."""
-        have = {artefact.precision for artefact in self.artefacts if artefact.role == role}
+    def graphs(self) -> tuple[Artefact, ...]:
+        """The artefacts that an engine can open, of every role and precision."""
+        return tuple(artefact for artefact in self.artefacts if artefact.precision and artefact.role != "data")
+
+    def precisions(self, role: str, engine: str = "") -> tuple[str, ...]:
+        """Precisions in which `engine` has a graph, those for every engine included, cheapest first."""
+        have = {
+            artefact.precision
+            for artefact in self.artefacts
+            if artefact.role == role and artefact.engine in (engine, "") and artefact.batch == 0
+        }
         return tuple(precision for precision in reversed(PRECISIONS) if precision in have)
 
     def tensors(self, role: str, *needed: str) -> dict[str, NDArray[Any]]:
@@ -108,33 +135,6 @@ class Bundle:
         return tensors
 
 
-def write_manifest(folder: Path, roles: dict[str, tuple[str, str]], facts: dict[str, Any]) -> None:
-    """Write `manifest.json` over the files that lie in `folder`.
-
-    Args:
-        folder: The bundle in the making.
-        roles: path -> (role, precision) for every file.
-        facts: The rest of the manifest: `name`, `space_id`, `dim`, `input`, `split`, `provenance`, `onnx`, `parity` ...
-    """
-    artefacts = {
-        path: {
-            "role": role,
-            "precision": precision,
-            "sha256": sha256_of(folder / path),
-            "size_bytes": (folder / path).stat().st_size,
-        }
-        for path, (role, precision) in roles.items()
-    }
-    manifest = signed({"format": FORMAT, "edgessl": edgessl.__version__, **facts, "artefacts": artefacts})
-    write_atomic(folder / MANIFEST, (json.dumps(manifest, indent=2) + "\n").encode())
-
-
-def signed(manifest: dict[str, Any]) -> dict[str, Any]:
-    """The manifest with the digest of all that it says, whatever it said its digest was."""
-    said = {key: value for key, value in manifest.items() if key != "sha256"}
-    return said | {"sha256": hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()}
-
-
 def open_bundle(path: Path, *, verify: bool = True) -> Bundle:
     """Open a bundle.
 
@@ -145,13 +145,15 @@ def open_bundle(path: Path, *, verify: bool = True) -> Bundle:
     Raises:
         BundleError: Missing, damaged, newer, or pointing outside its own folder.
     """
-    manifest = _read_manifest(path)
+    manifest = read_manifest(path)
     try:
         artefacts = tuple(
             Artefact(
                 path=str(name),
                 role=str(entry["role"]),
                 precision=str(entry["precision"]),
+                engine=str(entry.get("engine", _format_1(entry))),
+                batch=count_of("batch", entry.get("batch", 0)),
                 sha256=str(entry["sha256"]),
                 size_bytes=int(entry["size_bytes"]),
             )
@@ -161,16 +163,16 @@ def open_bundle(path: Path, *, verify: bool = True) -> Bundle:
             path=path,
             manifest=manifest,
             artefacts=artefacts,
-            input=_input(manifest["input"]),
-            dim=_size("dim", manifest["dim"]),
+            input=input_of(manifest["input"]),
+            dim=size_of("dim", manifest["dim"]),
             space_id=str(manifest["space_id"]),
         )
-        _check_facts(manifest)
+        check_facts(manifest)
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError, InputError) as error:
         raise BundleError(f"{path / MANIFEST} is damaged: {error!r}. Copy the bundle again") from error
     if verify:  # export opens bundles in the making, which have not everything yet
         have = {artefact.role for artefact in artefacts if artefact.role in TENSORS}
-        have |= {role for role in GRAPHS if bundle.precisions(role)}
+        have |= {artefact.role for artefact in bundle.graphs()}
         if lost := [role for role in (*GRAPHS, *TENSORS) if role not in have]:
             raise BundleError(f"{path} has no {', '.join(lost)}; copy the bundle again, or export it again")
     for artefact in artefacts:
@@ -178,80 +180,9 @@ def open_bundle(path: Path, *, verify: bool = True) -> Bundle:
     return bundle
 
 
-def _read_manifest(path: Path) -> dict[str, Any]:
-    file = path / MANIFEST
-    if not path.exists():
-        raise BundleError(f"there is no bundle at {path}; type: edgessl export CHECKPOINT --calibrate DATA -o {path}")
-    if file.is_symlink():
-        raise BundleError(f"{file} is a link; a bundle holds plain files only. Do not use this bundle")
-    if not file.is_file():
-        raise BundleError(f"{path} is no bundle: it has no {MANIFEST}")
-    try:
-        manifest = json.loads(file.read_text(encoding="utf-8"))
-        written = manifest["format"]
-        if type(written) is not int or written < 1:
-            raise ValueError(f"format is {written!r}")
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        raise BundleError(f"{file} is damaged: {_short(error)}. Copy the bundle again") from error
-    if written > FORMAT:
-        raise BundleError(
-            f"{path} has format {written}; this edgessl {edgessl.__version__} reads up to {FORMAT}. "
-            "Type: pip install -U edgessl"
-        )
-    try:
-        whole = manifest.get("sha256") == signed(manifest)["sha256"]
-    except (ValueError, TypeError, RecursionError) as error:
-        raise BundleError(f"{file} is damaged: {_short(error)}. Copy the bundle again") from error
-    if not whole:
-        raise BundleError(
-            f"{file} is not what was exported: its digest is not that of its content; copy the bundle again"
-        )
-    return dict(manifest)
-
-
-def _input(fields: dict[str, Any]) -> InputSpec:
-    for size in fields["shape"]:
-        _size("input.shape", size)
-    spec = InputSpec.from_json(fields)
-    if np.dtype(spec.dtype).kind not in "uif":
-        raise ValueError(f"input.dtype is {spec.dtype!r}")
-    if not spec.shape or (spec.kind == "image" and len(spec.shape) != 3):
-        raise ValueError(f"input.shape is {spec.shape}, of kind {spec.kind}")
-    return spec
-
-
-def _check_facts(manifest: dict[str, Any]) -> None:
-    """What is read later, when nobody thinks of a damaged manifest any more."""
-    split, step = _table(manifest, "split"), _table(manifest, "step")
-    parity = _table(manifest, "parity")
-    for file in parity:
-        _table(parity, file)
-    _table(_table(manifest, "provenance"), "checkpoint")
-    for port in split.get("ports", []):
-        _size("channels", port["channels"])
-    for size in split.get("latent", []):
-        _size("latent", size)
-    if _size("channel_axis", split.get("channel_axis", 1)) > len(split.get("latent", [1])):
-        raise ValueError(f"channel_axis is {split['channel_axis']}, of a latent of {split['latent']}")
-    for name in ("batch", "anchors"):
-        _size(name, step.get(name, 1))
-
-
-def _table(facts: dict[str, Any], name: str) -> dict[str, Any]:
-    value = facts.get(name, {})
-    if not isinstance(value, dict):
-        raise TypeError(f"{name} is {value!r}")
-    return value
-
-
-def _size(name: str, value: object) -> int:
-    if type(value) is not int or not 1 <= value <= _LARGEST:
-        raise ValueError(f"{name} is {value!r}")
-    return value
-
-
-def _short(error: Exception) -> str:
-    return repr(error)[:200]
+def _format_1(entry: Mapping[str, Any]) -> str:
+    """Format 1 did not say it: its int8 graphs are onnxruntime's."""
+    return "onnxruntime" if entry["precision"] == "int8" else ""
 
 
 def _check(folder: Path, artefact: Artefact, *, verify: bool) -> None:

@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from safetensors.numpy import save_file
 
-from edgessl.bundle import open_bundle, write_manifest
+from edgessl.bundle import Kind, open_bundle, write_manifest
 from edgessl.encoders.base import EncoderModule
 from edgessl.errors import GateError, InputError, UnknownNameError
 from edgessl.export.graph import IR_VERSION, OPSET, write_graph
@@ -34,8 +34,8 @@ PRECISIONS = ("auto", "fp32", "int8")
 ENGINE = "onnxruntime"
 LEAST = 32  #: frames, so that ten nearest neighbours among the golden samples say something
 
-#: path -> (role, precision)
-Roles = dict[str, tuple[str, str]]
+#: path -> what it is
+Roles = dict[str, Kind]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,7 +112,7 @@ def export(
     golden = _embed(encoder, samples)
     with atomic_folder(output, overwrite=overwrite) as folder:
         save_file({"samples": np.ascontiguousarray(samples), "vectors": golden}, folder / "golden.safetensors")
-        roles: Roles = {"golden.safetensors": ("golden", "")}
+        roles: Roles = {"golden.safetensors": Kind("golden")}
         roles |= _write_graphs(split, folder, say)
         rejected: dict[str, str] = {}
         manifest = _manifest(encoder, facts, calibrate, names, split, folder, output)
@@ -132,7 +132,7 @@ def export(
         say("source statistics and training step")
         best = "int8" if "trunk.int8.onnx" in roles else "fp32"
         facts_of_step, step_figures = _write_adaptation(split, folder, roles, manifest, frames, best, config)
-        roles |= {"step.onnx": ("step", "fp32"), "source.safetensors": ("source", "")}
+        roles |= {"step.onnx": Kind("step", "fp32"), "source.safetensors": Kind("source")}
         manifest |= {"step": facts_of_step, "rejected": rejected}
         say("parity gate")
         rows = _replay(folder, roles, manifest)
@@ -186,10 +186,10 @@ def _write_graphs(split: Split, folder: Path, say: Callable[[str], None]) -> Rol
     write_tail(split, folder / "tail.onnx")
     save_file({name: value.contiguous().numpy() for name, value in weights.items()}, folder / "tail.safetensors")
     return {
-        "encoder.onnx": ("encoder", "fp32"),
-        "trunk.fp32.onnx": ("trunk", "fp32"),
-        "tail.onnx": ("tail", "fp32"),
-        "tail.safetensors": ("weights", ""),
+        "encoder.onnx": Kind("encoder", "fp32"),
+        "trunk.fp32.onnx": Kind("trunk", "fp32"),
+        "tail.onnx": Kind("tail", "fp32"),
+        "tail.safetensors": Kind("weights"),
     }
 
 
@@ -198,7 +198,10 @@ def _quantize(split: Split, folder: Path, frames: NDArray[Any]) -> Roles:
     identity = dict(zip(split.port_names(), values, strict=True))
     quantize_graph(folder / "encoder.onnx", folder / "encoder.int8.onnx", batches_of(frames, {}))
     quantize_graph(folder / "trunk.fp32.onnx", folder / "trunk.int8.onnx", batches_of(frames, identity))
-    return {"encoder.int8.onnx": ("encoder", "int8"), "trunk.int8.onnx": ("trunk", "int8")}
+    return {
+        "encoder.int8.onnx": Kind("encoder", "int8", "onnxruntime"),
+        "trunk.int8.onnx": Kind("trunk", "int8", "onnxruntime"),
+    }
 
 
 def _write_adaptation(

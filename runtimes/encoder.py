@@ -43,7 +43,7 @@ class Encoder:
         self.engine = engine
         self.precision = precision
         self.threads = threads
-        self._graph = open_engine(engine, bundle.graph("encoder", precision), threads=threads)
+        self._graph = open_engine(engine, bundle.graph("encoder", precision, engine), threads=threads)
         self._closed = False
 
     @property
@@ -162,9 +162,10 @@ def open_encoder(
     if threads < 0:
         raise InputError(f"threads must be 0 (let the engine choose) or more, not {threads}")
     bundle = open_bundle(Path(path), verify=verify)
+    engine = engine_name(engine)
     if precision == "auto":
-        precision = next(iter(bundle.precisions("encoder")), "fp32")
-    return Encoder(bundle, engine=engine_name(engine), precision=precision, threads=threads)
+        precision = next(iter(bundle.precisions("encoder", engine)), "fp32")
+    return Encoder(bundle, engine=engine, precision=precision, threads=threads)
 
 
 def engine_name(name: str) -> str:

@@ -79,7 +79,7 @@ class Trunk:
             self.channel_axis = int(split["channel_axis"])
         except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise BundleError(f"{bundle.path} does not say how it is split: {error!r}; export it again") from error
-        self._engine = open_engine(engine, bundle.graph("trunk", precision), threads=threads)
+        self._engine = open_engine(engine, bundle.graph("trunk", precision, engine), threads=threads)
         self.identity: tuple[Port, ...] = tuple(
             (np.ones(channels, np.float32), np.zeros(channels, np.float32)) for channels in self.channels
         )

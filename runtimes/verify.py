@@ -76,10 +76,10 @@ def replay(bundle: Bundle, engine: str, *, threads: int = 0) -> list[ParityRow]:
     except KeyError as error:
         raise BundleError(f"{bundle.path} has no golden {error}; export it again") from error
     rows = []
-    for precision in reversed(bundle.precisions("encoder")):
+    for precision in reversed(bundle.precisions("encoder", engine)):
         with Encoder(bundle, engine=engine, precision=precision, threads=threads) as encoder:
             rows.append(_row(bundle, "encoder", precision, encoder.info(), samples, vectors, encoder.embed))
-    for precision in reversed(bundle.precisions("trunk")):
+    for precision in reversed(bundle.precisions("trunk", engine)):
         with (
             Trunk(bundle, engine=engine, precision=precision, threads=threads) as trunk,
             Tail(bundle, engine=engine, threads=threads) as tail,
@@ -107,7 +107,7 @@ def _row(
     bound = BOUNDS[precision]
     return ParityRow(
         name=f"{'trunk + tail' if role == 'trunk' else role} {precision}",
-        file=bundle.graph(role, precision).name,
+        file=bundle.graph(role, precision, str(info["engine"])).relative_to(bundle.path).as_posix(),
         precision=precision,
         engine=str(info["engine"]),
         version=str(info["version"]),

@@ -65,7 +65,7 @@ def test_it_gives_the_vectors_of_pytorch(written: ExportReport, encoder: Encoder
 def test_int8_is_smaller_and_really_quantized(written: ExportReport) -> None:
     bundle = open_bundle(written.path)
     for role in ("encoder", "trunk"):
-        graph = onnx.load(bundle.graph(role, "int8")).graph
+        graph = onnx.load(bundle.graph(role, "int8", "onnxruntime")).graph
         kinds = [node.op_type for node in graph.node]
         assert kinds.count("DequantizeLinear") > kinds.count("Conv") > 0
 
@@ -73,7 +73,7 @@ def test_int8_is_smaller_and_really_quantized(written: ExportReport) -> None:
 @pytest.mark.slow
 def test_ports_stay_in_float(written: ExportReport) -> None:
     """A scale or a shift that went through a Q/DQ pair would be rounded to the grid of its calibration: all ones."""
-    model = onnx.load(open_bundle(written.path).graph("trunk", "int8"))
+    model = onnx.load(open_bundle(written.path).graph("trunk", "int8", "onnxruntime"))
     quantized = {node.input[0] for node in model.graph.node if node.op_type == "QuantizeLinear"}
     assert not {name for name in quantized if name.startswith("port")}
     bundle = open_bundle(written.path)

@@ -10,7 +10,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 import edgessl
-from edgessl.bundle import open_bundle, signed
+from edgessl.bundle import FORMAT, open_bundle, signed
 from edgessl.errors import BundleError
 from edgessl.files import sha256_of
 
@@ -97,7 +97,7 @@ def test_a_cut_off_file(own):
 
 
 def test_a_newer_format(own):
-    sign(own, read(own) | {"format": 2})
+    sign(own, read(own) | {"format": FORMAT + 1})
     refused(own, "pip install -U")
 
 
@@ -210,7 +210,7 @@ def test_export_may_open_a_bundle_in_the_making(own):
     manifest = read(own)
     del manifest["artefacts"]["source.safetensors"], manifest["step"]
     sign(own, manifest)
-    assert open_bundle(own, verify=False).precisions("trunk") == ("int8", "fp32")
+    assert open_bundle(own, verify=False).precisions("trunk", "onnxruntime") == ("int8", "fp32")
 
 
 @pytest.mark.parametrize("path", ["../encoder.onnx", "a/../../encoder.onnx", "..\\encoder.onnx", "C:encoder.onnx", ""])

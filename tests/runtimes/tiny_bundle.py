@@ -14,7 +14,7 @@ import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
 from safetensors.numpy import save_file
 
-from edgessl.bundle import write_manifest
+from edgessl.bundle import Kind, write_manifest
 from edgessl.signals import image_spec
 
 HEIGHT, WIDTH, CHANNELS, DIM = 12, 10, (5, 7), 6
@@ -60,15 +60,15 @@ def write_tiny_bundle(path: Path) -> Path:
         path / "golden.safetensors",
     )
     roles = {
-        "encoder.onnx": ("encoder", "fp32"),
-        "encoder.int8.onnx": ("encoder", "int8"),
-        "trunk.fp32.onnx": ("trunk", "fp32"),
-        "trunk.int8.onnx": ("trunk", "int8"),
-        "tail.onnx": ("tail", "fp32"),
-        "step.onnx": ("step", "fp32"),
-        "tail.safetensors": ("weights", ""),
-        "source.safetensors": ("source", ""),
-        "golden.safetensors": ("golden", ""),
+        "encoder.onnx": Kind("encoder", "fp32"),
+        "encoder.int8.onnx": Kind("encoder", "int8"),
+        "trunk.fp32.onnx": Kind("trunk", "fp32"),
+        "trunk.int8.onnx": Kind("trunk", "int8"),
+        "tail.onnx": Kind("tail", "fp32"),
+        "step.onnx": Kind("step", "fp32"),
+        "tail.safetensors": Kind("weights"),
+        "source.safetensors": Kind("source"),
+        "golden.safetensors": Kind("golden"),
     }
     ports = [{"stage": stage, "channels": channels} for stage, channels in enumerate(CHANNELS)]
     knobs = {"lr": 0.01, "momentum": 0.9, "pull": 1e-3, "clip": 1.0}
