@@ -102,7 +102,9 @@ class Bundle:
 
     def graphs(self) -> tuple[Artefact, ...]:
         """The artefacts that an engine can open, of every role and precision."""
-        return tuple(artefact for artefact in self.artefacts if artefact.precision and artefact.role != "data")
+        return tuple(
+            artefact for artefact in self.artefacts if artefact.precision in PRECISIONS and artefact.role != "data"
+        )
 
     def precisions(self, role: str, engine: str = "") -> tuple[str, ...]:
         """Precisions in which `engine` has a graph, those for every engine included, cheapest first."""
