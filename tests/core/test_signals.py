@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgessl.errors import InputError
-from edgessl.signals import KINDS, InputSpec, image_spec
+from edgessl.signals import KINDS, InputSpec, image_spec, series_spec
 
 IMAGE = image_spec(5, 7)
 SERIES = InputSpec(kind="series", shape=(3, 11), dtype="float32", units="m/s^2")
@@ -86,3 +86,44 @@ def test_json_gives_the_same_spec_back(kind: str, shape: tuple[int, ...], dtype:
 def test_an_impossible_spec_is_refused(kind: str, shape: tuple[int, ...]) -> None:
     with pytest.raises(InputError):
         InputSpec(kind=kind, shape=shape, dtype="uint8", units="")
+
+
+def test_facts_of_a_series_are_kept_and_old_ones_are_read_without_them() -> None:
+    spec = series_spec(["ax", "ay", "az"], 128, rate_hz=100.0, units="m/s^2")
+    assert spec.shape == (3, 128)
+    assert InputSpec.from_json(spec.to_json()) == spec
+    bare = {"kind": "series", "shape": [3, 11], "dtype": "float32", "units": "m/s^2"}
+    assert InputSpec.from_json(bare) == SERIES == series_spec(3, 11, units="m/s^2")
+    assert SERIES.to_json() == bare, "what is not known is left out"
+    assert series_spec(1, 4000, rate_hz=8000, kind="clip").kind == "clip"
+
+
+@pytest.mark.parametrize("rate_hz", [0, -1.0, float("nan"), float("inf"), True, "100", 10**400, [1]])
+def test_a_rate_that_is_no_positive_number_is_refused(rate_hz: object) -> None:
+    with pytest.raises(InputError, match="rate_hz must be a positive, finite number"):
+        InputSpec.from_json(SERIES.to_json() | {"rate_hz": rate_hz})
+
+
+@pytest.mark.parametrize("channels", [["a"], ["a", "b", 3], "abc", {"a": 1}])
+def test_names_that_are_not_one_per_channel_are_refused(channels: object) -> None:
+    with pytest.raises(InputError, match="channels must be"):
+        InputSpec.from_json(SERIES.to_json() | {"channels": channels})
+
+
+def test_an_image_has_no_rate() -> None:
+    with pytest.raises(InputError, match="facts of a series"):
+        InputSpec.from_json(IMAGE.to_json() | {"rate_hz": 30.0})
+
+
+@pytest.mark.parametrize(
+    ("batch", "hint"),
+    [
+        (np.zeros((2, 11, 3), np.float32), r"time first: type frames.transpose\(0, 2, 1\)"),
+        (np.zeros((2, 3, 11), np.float64), r"Type frames.astype\('float32'\)"),
+        (np.zeros((2, 3, 11), np.int16), r"Type frames.astype\('float32'\)"),
+        (np.zeros((2, 3, 11), np.complex64), "got complex64"),
+    ],
+)
+def test_a_wrong_series_says_what_to_type(batch: np.ndarray, hint: str) -> None:
+    with pytest.raises(InputError, match=hint):
+        SERIES.check(batch)
