@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from edgessl.cli.options import BundlePath, EngineName, Json
-from edgessl.cli.output import result, table
-from edgessl.errors import GateError
+from edgessl.cli.output import result, table, talk
+from edgessl.errors import GateError, InputError
 
 EXAMPLE = "edgessl verify robot.edgessl"
 
@@ -17,16 +18,25 @@ def verify(
     bundle: BundlePath,
     engine: EngineName = "auto",
     threads: Annotated[int, typer.Option(help="Threads per run; 0 lets the engine choose.")] = 0,
+    key: Annotated[Path | None, typer.Option(help="Public key: check the signature first.")] = None,
+    signature: Annotated[Path | None, typer.Option(help="The signature; default: BUNDLE.sig beside it.")] = None,
     as_json: Json = False,
 ) -> None:
     """Check a bundle and replay its golden samples here.
 
-    Exit code 4: a file is not what was exported. Exit code 3: a graph's vectors are below their bound.
+    With --key its signature first: every file is what was signed, and there is no other. Exit code 4: a file is not
+    what was exported or signed. Exit code 3: a graph's vectors are below their bound.
     """
     from edgessl.bundle import open_bundle
     from edgessl.runtimes.encoder import engine_name
     from edgessl.runtimes.verify import replay
 
+    if key is not None:
+        from edgessl.signing import verify_signature
+
+        talk(f"{len(verify_signature(bundle, key, signature=signature))} files are as the owner of {key} signed them")
+    elif signature is not None:
+        raise InputError(f"a signature is checked with a key; type: edgessl verify {bundle} --key public.pem")
     rows = replay(open_bundle(bundle), engine_name(engine), threads=threads)
     shown = ("name", "engine", "version", "min_cosine", "mean_cosine", "knn_overlap", "ok")
     facts = [row.to_json() for row in rows]
