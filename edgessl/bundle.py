@@ -178,7 +178,11 @@ def open_bundle(path: Path, *, verify: bool = True) -> Bundle:
         if lost := [role for role in (*GRAPHS, *TENSORS) if role not in have]:
             raise BundleError(f"{path} has no {', '.join(lost)}; copy the bundle again, or export it again")
     for artefact in artefacts:
-        _check(path, artefact, verify=verify)
+        try:
+            _check(path, artefact, verify=verify)
+        except OSError as error:  # a name too long for the disk, a folder that may not be read
+            what = f"{error.strerror or error}: {artefact.path[:80]!r}"
+            raise BundleError(f"{path} cannot be read: {what}; copy the bundle again") from error
     return bundle
 
 

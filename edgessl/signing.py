@@ -46,8 +46,8 @@ def new_key(path: Path, *, password: str = "") -> Path:
         encryption = serialization.BestAvailableEncryption(password.encode())
     path.parent.mkdir(parents=True, exist_ok=True)
     handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(handle, "wb") as file:
-        file.write(key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, encryption))
+    with os.fdopen(handle, "wb") as opened:
+        opened.write(key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, encryption))
     info = serialization.PublicFormat.SubjectPublicKeyInfo
     write_atomic(public, key.public_key().public_bytes(serialization.Encoding.PEM, info))
     return public
@@ -82,7 +82,7 @@ def sign_bundle(
     config = _with_key(
         lambda: tools.signing.Config().use_elliptic_key_signer(
             private_key=key,
-            password=password.encode() or None,  # type: ignore[arg-type]  # its hint says str, cryptography takes bytes
+            password=password.encode() or None,  # its hint says str, cryptography takes bytes
         ),
         key,
         "private",
@@ -178,9 +178,7 @@ def _with_key(make: Callable[[], Any], key: Path, kind: str) -> Any:
 
 
 def _hashing(path: Path, ignored: set[str]) -> Any:
-    from model_signing import hashing
-
-    config = hashing.Config().use_file_serialization(hashing_algorithm="sha256", allow_symlinks=False)
+    config = _tools().hashing.Config().use_file_serialization(hashing_algorithm="sha256", allow_symlinks=False)
     # By default what git leaves in a folder is ignored, and with it whatever is put there.
     return config.set_ignored_paths(paths=[path.resolve() / name for name in ignored], ignore_git_paths=False)
 
