@@ -13,6 +13,7 @@ __all__ = ["ENGINES", "Arrays", "Engine", "TensorInfo", "open_engine"]
 #: name -> (module, class, package to import, extra to install)
 ENGINES = {
     "onnxruntime": ("edgessl.runtimes.engines.onnxrt", "OnnxRuntime", "onnxruntime", "onnxruntime"),
+    "openvino": ("edgessl.runtimes.engines.openvino", "OpenVino", "openvino", "openvino"),
 }
 
 

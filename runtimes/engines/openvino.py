@@ -1,0 +1,133 @@
+"""OpenVINO, on the CPU: opens ONNX and its own IR, and fuses Q/DQ pairs wherever they stand."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+# Importing openvino reports itself through this package; with None there the stub that it ships answers instead.
+sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
+import openvino
+
+from edgessl.errors import EngineError
+from edgessl.runtimes.engines.base import Arrays, TensorInfo, check_feeds
+
+_PRODUCTS = ("Convolution", "Deconvolution", "FullyConnected", "MatMul")
+_INTEGERS = ("i8", "u8")
+_PASSES_ON = ("Convert", "Eltwise", "Reorder", "Reshape", "Transpose")  # what may stand between numbers and their scale
+
+
+class OpenVino:
+    """One compiled model and one infer request on the CPU; runs from several threads take turns.
+
+    Args:
+        graph: An ONNX file, its content, or an IR's `.xml` with its `.bin` beside it.
+        threads: Threads per run; 0 lets OpenVINO choose.
+
+    Raises:
+        EngineError: OpenVINO cannot read or compile the graph.
+    """
+
+    def __init__(self, graph: Path | bytes, *, threads: int = 0) -> None:
+        options: dict[str, Any] = {
+            # The default is bf16 where the CPU has it, f16 on ARM: no precision to compare with, or to train in.
+            "INFERENCE_PRECISION_HINT": "f32",
+            "PERFORMANCE_HINT": "LATENCY",
+        }
+        if threads:
+            options["INFERENCE_NUM_THREADS"] = threads
+        try:
+            core = openvino.Core()
+            model = core.read_model(graph if isinstance(graph, bytes) else str(graph))
+            self._compiled: Any = core.compile_model(model, "CPU", options)
+            self._request: Any = self._compiled.create_infer_request()
+        except Exception as error:  # openvino raises RuntimeError, TypeError and errors of its bindings
+            what = f"a graph of {len(graph)} bytes" if isinstance(graph, bytes) else graph
+            raise EngineError(f"openvino {_version()} cannot load {what}: {_gist(error)}") from error
+        self.inputs = {port.get_any_name(): _tensor_info(port) for port in self._compiled.inputs}
+        self.outputs = {port.get_any_name(): _tensor_info(port) for port in self._compiled.outputs}
+        self._info = self._facts()
+        self._lock = threading.Lock()
+
+    def run(self, feeds: Mapping[str, NDArray[Any]]) -> Arrays:
+        """Run the graph once."""
+        with self._lock:
+            if self._request is None:
+                raise EngineError("this engine is closed; open it again")
+            # It would convert another dtype without a word.
+            check_feeds("openvino", self.inputs, feeds)
+            try:
+                # Inputs are read where they are; the run is over before the caller has them back.
+                values = self._request.infer(dict(feeds), share_inputs=True)
+                return {name: np.array(values[name]) for name in self.outputs}
+            except Exception as error:  # as above
+                raise EngineError(f"openvino cannot run the graph: {_gist(error)}") from error
+
+    def info(self) -> dict[str, Any]:
+        """Engine, version, provider, threads and the precision of float operators."""
+        return dict(self._info)
+
+    def fused(self) -> dict[str, int]:
+        """Products of the compiled graph by what they compute in."""
+        if self._compiled is None:
+            raise EngineError("this engine is closed; open it again")
+        count = {"int8": 0, "float": 0, "unfused_dequantize": 0}
+        for node in self._compiled.get_runtime_model().get_ops():
+            if _fact(node, "layerType") not in _PRODUCTS:
+                continue
+            integer = _fact(node, "runtimePrecision") in _INTEGERS
+            count["int8" if integer else "float"] += 1
+            if not integer:
+                count["unfused_dequantize"] += sum(_is_quantized(port) for port in node.input_values())
+        return count
+
+    def close(self) -> None:
+        """Drop the model."""
+        with self._lock:
+            self._request = self._compiled = None
+
+    def _facts(self) -> dict[str, Any]:
+        get = self._compiled.get_property
+        return {
+            "engine": "openvino",
+            "version": _version(),
+            "provider": ",".join(get("EXECUTION_DEVICES")),
+            "threads": int(get("INFERENCE_NUM_THREADS")),
+            "precision": get("INFERENCE_PRECISION_HINT").get_type_name(),
+        }
+
+
+def _version() -> str:
+    return str(openvino.__version__).partition("-")[0]
+
+
+def _gist(error: Exception) -> str:
+    """The lines of an OpenVINO message that say something: not where in its source, nor blank ones."""
+    lines = [line.strip() for line in str(error).splitlines()]
+    return " ".join(line for line in lines if line and not line.startswith("Exception from "))
+
+
+def _tensor_info(port: Any) -> TensorInfo:
+    shape = tuple(None if size.is_dynamic else size.get_length() for size in port.get_partial_shape())
+    return TensorInfo(name=port.get_any_name(), dtype=np.dtype(port.get_element_type().to_dtype()).name, shape=shape)
+
+
+def _fact(node: Any, name: str) -> str:
+    return str(node.get_rt_info()[name].value)
+
+
+def _is_quantized(port: Any) -> bool:
+    """Whether a float operand was quantized and is computed back to float before it is used."""
+    node = port.get_node()
+    kind = _fact(node, "layerType")
+    if kind == "FakeQuantize":
+        return True
+    if kind == "Const":
+        return _fact(node, "runtimePrecision") in _INTEGERS
+    return kind in _PASSES_ON and node.get_input_size() > 0 and _is_quantized(node.input_value(0))
