@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import onnx
-from google.protobuf.message import DecodeError
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
 from edgessl.errors import InputError
 from edgessl.export.lint_limits import Site
@@ -114,7 +114,7 @@ def read_model(path: Path) -> onnx.ModelProto:
     if not path.is_file():
         raise InputError(f"there is no file {path}; type the path of an .onnx file")
     try:
-        model = onnx.ModelProto.FromString(path.read_bytes())
+        model: onnx.ModelProto = onnx.load_model_from_string(path.read_bytes())
     except (DecodeError, ValueError, RuntimeError) as error:
         raise InputError(f"{path} is no ONNX file, or it is cut off: {error}. Copy or export it again") from error
     if not model.graph.node or not model.opset_import:

@@ -25,7 +25,7 @@ class Site:
     def attributes(self) -> dict[str, Any]:
         """Attributes of the node, the schema's defaults included."""
         schema = schema_of(self.node.op_type, self.view.opset)
-        values = {}
+        values: dict[str, Any] = {}
         for entry in (schema.attributes if schema else {}).values():
             if entry.default_value.name:
                 values |= attributes(onnx.NodeProto(attribute=[entry.default_value]))

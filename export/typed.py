@@ -54,7 +54,6 @@ def write_half(source: Path, target: Path, *, keep: Collection[str] = ()) -> int
     cast_inputs_first(model)
     view = _inferred(model)
     revive_dead_scales(view)
-    view = _inferred(model)
     halves = _Halves(view, float_nodes(view, keep))
     count = halves.rewrite(model)
     model.ir_version = IR_VERSION
