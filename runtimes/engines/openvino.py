@@ -62,10 +62,18 @@ class OpenVino:
                 raise EngineError("this engine is closed; open it again")
             # It would convert another dtype without a word.
             check_feeds("openvino", self.inputs, feeds)
+            # Some operators of it refuse an empty batch: one sample of zeros runs instead, and its rows are dropped.
+            empty = {name for name, value in feeds.items() if value.ndim and not len(value)}
+            if empty:
+                feeds = {**feeds} | {name: np.zeros((1, *feeds[name].shape[1:]), feeds[name].dtype) for name in empty}
             try:
                 # Inputs are read where they are; the run is over before the caller has them back.
                 values = self._request.infer(dict(feeds), share_inputs=True)
-                return {name: np.array(values[name]) for name in self.outputs}
+                rows = slice(0, 0) if empty else slice(None)
+                return {
+                    name: np.array(values[name][rows] if info.shape[:1] == (None,) else values[name])
+                    for name, info in self.outputs.items()
+                }
             except Exception as error:  # as above
                 raise EngineError(f"openvino cannot run the graph: {_gist(error)}") from error
 
