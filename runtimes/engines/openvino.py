@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 # Importing openvino reports itself through this package; with None there the stub that it ships answers instead.
-sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
+if "openvino_telemetry" not in sys.modules:
+    sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]
 import openvino
 
 from edgessl.errors import EngineError

@@ -1,0 +1,52 @@
+"""ONNX file -> OpenVINO's own format: an `.xml` with the graph and a `.bin` with the weights, the same bytes every time."""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+# Importing openvino reports itself through this package; with None there the stub that it ships answers instead.
+if "openvino_telemetry" not in sys.modules:
+    sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]
+import openvino
+
+from edgessl.errors import EngineError
+
+_COUNTED = re.compile(r"[A-Z][A-Za-z0-9]*_\d+")  # `Reshape_10359`: OpenVINO's name for what has none
+
+
+def write_ir(onnx_file: Path, xml: Path, *, half: bool = False) -> None:
+    """Convert a graph; inputs, outputs, free sizes and Q/DQ pairs stay as they are.
+
+    Args:
+        onnx_file: The graph.
+        xml: The file to write; its weights go beside it, with the suffix `.bin`.
+        half: Store the weights of a float graph as fp16. That halves the file; the device still computes in the
+            precision it is asked for. OpenVINO leaves a graph with Q/DQ pairs as it is.
+
+    Raises:
+        EngineError: OpenVINO cannot convert the graph, or the files cannot be written.
+    """
+    if xml.suffix != ".xml":
+        raise EngineError(
+            f"OpenVINO finds the weights of a graph by its suffix: name it {xml.with_suffix('.xml').name}"
+        )
+    try:
+        model = openvino.convert_model(onnx_file)
+        _forget_this_run(model)
+        openvino.save_model(model, xml, compress_to_fp16=half)
+    except Exception as error:  # openvino raises RuntimeError, OpConversionFailure and errors of its bindings
+        version = str(openvino.__version__).partition("-")[0]
+        raise EngineError(f"openvino {version} cannot convert {onnx_file.name} to {xml.name}: {error}") from error
+
+
+def _forget_this_run(model: Any) -> None:
+    """Take out the input's name, and numbers that count every node of the process, not of the graph."""
+    for key in list(model.get_rt_info()):
+        del model.get_rt_info()[key]
+    model.set_friendly_name("edgessl")
+    for place, node in enumerate(model.get_ordered_ops()):
+        if _COUNTED.fullmatch(node.get_friendly_name()):
+            node.set_friendly_name(f"{node.get_type_name()}.{place}")
