@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
+from edgessl.contents import check_arrays
 from edgessl.errors import BundleError, InputError
 from edgessl.files import sha256_of
 from edgessl.manifest import (
@@ -123,13 +124,15 @@ class Bundle:
             needed: Entries that it must have.
 
         Raises:
-            BundleError: The file is absent from the manifest, is no safetensors file, or lacks an entry.
+            BundleError: The file is absent from the manifest, is no safetensors file, lacks an entry, or has one of another
+                shape than the manifest says.
         """
         paths = [artefact.path for artefact in self.artefacts if artefact.role == role]
         if not paths:
             raise BundleError(f"{self.path} has no {role}; export it again")
         try:
             tensors = dict(load_file(self.path / paths[0]))
+            check_arrays(role, tensors, spec=self.input, dim=self.dim, split=self.manifest.get("split", {}))
         except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
             raise BundleError(f"{self.path / paths[0]} cannot be read: {error!r}; copy the bundle again") from error
         if missing := [name for name in needed if name not in tensors]:
@@ -177,12 +180,11 @@ def open_bundle(path: Path, *, verify: bool = True) -> Bundle:
         have |= {artefact.role for artefact in bundle.graphs()}
         if lost := [role for role in (*GRAPHS, *TENSORS) if role not in have]:
             raise BundleError(f"{path} has no {', '.join(lost)}; copy the bundle again, or export it again")
-    for artefact in artefacts:
-        try:
+    try:
+        for artefact in artefacts:
             _check(path, artefact, verify=verify)
-        except OSError as error:  # a name too long for the disk, a folder that may not be read
-            what = f"{error.strerror or error}: {artefact.path[:80]!r}"
-            raise BundleError(f"{path} cannot be read: {what}; copy the bundle again") from error
+    except OSError as error:  # a name too long for the disk, a folder that may not be read
+        raise BundleError(f"{path} cannot be read: {str(error)[:200]}; copy the bundle again") from error
     return bundle
 
 

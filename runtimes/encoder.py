@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from edgessl.bundle import PRECISIONS, Bundle, open_bundle
 from edgessl.errors import EngineError, InputError, UnknownNameError
-from edgessl.runtimes.engines import ENGINES, open_engine
+from edgessl.runtimes.engines import ENGINES, Arrays, open_engine
 from edgessl.signals import InputSpec
 
 if TYPE_CHECKING:
@@ -86,7 +86,8 @@ class Encoder:
         vectors = np.empty((len(batch), self.dim), np.float32)
         for start in range(0, len(batch), CHUNK):
             part = np.ascontiguousarray(batch[start : start + CHUNK])
-            vectors[start : start + CHUNK] = self._graph.run({"frames": part})["vectors"]
+            found = expected(self._graph.run({"frames": part}), "vectors", (len(part), self.dim), self.bundle)
+            vectors[start : start + CHUNK] = found
         return vectors
 
     def learner(
@@ -179,6 +180,18 @@ def engine_name(name: str) -> str:
     if name not in ENGINES:
         raise UnknownNameError("engine", name, ("auto", *ENGINES))
     return name
+
+
+def expected(arrays: Arrays, name: str, shape: tuple[int, ...], bundle: Bundle) -> NDArray[Any]:
+    """One of the arrays that a graph gave.
+
+    Raises:
+        EngineError: It is not there, or has another shape than the manifest promises.
+    """
+    if name not in arrays or arrays[name].shape != shape:
+        gave = f"{name} {arrays[name].shape}" if name in arrays else f"{', '.join(arrays)} and no {name}"
+        raise EngineError(f"a graph of {bundle.path} gave {gave}, not {name} {shape}; export the bundle again")
+    return arrays[name]
 
 
 def refuse_rows(finite: NDArray[np.bool_]) -> None:

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from edgessl.bundle import Bundle
 from edgessl.errors import BundleError
-from edgessl.runtimes.encoder import CHUNK
-from edgessl.runtimes.engines import open_engine
+from edgessl.runtimes.encoder import CHUNK, expected
+from edgessl.runtimes.engines import Arrays, open_engine
 from edgessl.runtimes.patch import with_weights
 
 Floats = NDArray[np.float32]
@@ -79,6 +79,7 @@ class Trunk:
             self.channel_axis = int(split["channel_axis"])
         except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise BundleError(f"{bundle.path} does not say how it is split: {error!r}; export it again") from error
+        self._bundle = bundle
         self._engine = open_engine(engine, bundle.graph("trunk", precision, engine), threads=threads)
         self.identity: tuple[Port, ...] = tuple(
             (np.ones(channels, np.float32), np.zeros(channels, np.float32)) for channels in self.channels
@@ -94,8 +95,8 @@ class Trunk:
         for index, (scale, shift) in enumerate(ports):
             feeds |= {f"port{index}.scale": scale, f"port{index}.shift": shift}
         parts = [
-            self._engine.run({"frames": np.ascontiguousarray(frames[start : start + CHUNK]), **feeds})
-            for start in range(0, len(frames), CHUNK)
+            self._checked(self._engine.run({"frames": np.ascontiguousarray(part), **feeds}), len(part))
+            for part in (frames[start : start + CHUNK] for start in range(0, len(frames), CHUNK))
         ]
         numbers = range(len(self.channels))
         return Observed(
@@ -104,9 +105,20 @@ class Trunk:
             squares=tuple(np.concatenate([part[f"port{index}.square"] for part in parts]) for index in numbers),
         )
 
+    def _checked(self, arrays: Arrays, batch: int) -> Arrays:
+        expected(arrays, "latents", (batch, *self.latent), self._bundle)
+        for index, channels in enumerate(self.channels):
+            for part in ("mean", "square"):
+                expected(arrays, f"port{index}.{part}", (batch, channels), self._bundle)
+        return arrays
+
     def info(self) -> dict[str, Any]:
         """What really runs."""
         return self._engine.info()
+
+    def fused(self) -> dict[str, int]:
+        """What the engine made of the quantization; see `Engine.fused`."""
+        return self._engine.fused()
 
     def close(self) -> None:
         """Give the graph's memory back."""
@@ -134,6 +146,7 @@ class Tail:
     def __init__(
         self, bundle: Bundle, *, engine: str, weights: Mapping[str, Floats] | None = None, threads: int = 0
     ) -> None:
+        self._bundle = bundle
         graph = bundle.graph("tail")
         content = with_weights(graph.read_bytes(), weights) if weights else graph
         self._engine = open_engine(engine, content, threads=threads)
@@ -141,8 +154,13 @@ class Tail:
     def run(self, latents: Floats) -> Floats:
         """Unit vectors `(batch, dim)` of latents `(batch, *latent)`."""
         parts = [
-            self._engine.run({"latents": np.ascontiguousarray(latents[start : start + CHUNK])})["vectors"]
-            for start in range(0, len(latents), CHUNK)
+            expected(
+                self._engine.run({"latents": np.ascontiguousarray(part)}),
+                "vectors",
+                (len(part), self._bundle.dim),
+                self._bundle,
+            )
+            for part in (latents[start : start + CHUNK] for start in range(0, len(latents), CHUNK))
         ]
         return np.concatenate(parts)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,8 @@ import onnxruntime
 
 from edgessl.errors import EngineError
 from edgessl.runtimes.engines.base import Arrays, TensorInfo
+from edgessl.runtimes.engines.onnxnodes import count_products
+from edgessl.runtimes.engines.preflight import refuse_control_flow
 
 _DTYPES = {
     "tensor(float)": "float32",
@@ -30,23 +33,11 @@ class OnnxRuntime:
     """One `InferenceSession` on the CPU provider."""
 
     def __init__(self, graph: Path | bytes, *, threads: int = 0) -> None:
-        options = onnxruntime.SessionOptions()
-        options.log_severity_level = 3
-        options.intra_op_num_threads = threads
-        # Spinning workers make whatever runs next on the same cores two to three times slower.
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        self._threads = threads
+        what = f"a graph of {len(graph)} bytes" if isinstance(graph, bytes) else graph
+        self._graph, self._threads = graph, threads
         try:
-            self._session: Any = onnxruntime.InferenceSession(
-                graph if isinstance(graph, bytes) else str(graph),
-                options,
-                providers=["CPUExecutionProvider"],
-                # With it a static MatMul + Add becomes a Gemm before Q/DQ pairs are fused, and int8 weights are
-                # dequantized at every run.
-                disabled_optimizers=["MatMulAddFusion"],
-            )
+            self._session: Any = self._open()
         except Exception as error:  # onnxruntime's exceptions share no base below Exception
-            what = f"a graph of {len(graph)} bytes" if isinstance(graph, bytes) else graph
             raise EngineError(f"onnxruntime {onnxruntime.__version__} cannot load {what}: {error}") from error
         self.inputs = {info.name: _tensor_info(info) for info in self._session.get_inputs()}
         self.outputs = {info.name: _tensor_info(info) for info in self._session.get_outputs()}
@@ -70,9 +61,38 @@ class OnnxRuntime:
             "threads": self._threads or (os.cpu_count() or 1),
         }
 
+    def fused(self) -> dict[str, int]:
+        """Products of the optimized graph by what they compute in; opens the graph once more to see it."""
+        if self._session is None:
+            raise EngineError("this engine is closed; open it again")
+        with tempfile.TemporaryDirectory() as folder:
+            written = Path(folder) / "optimized.onnx"
+            try:
+                self._open(written)
+                return count_products(written.read_bytes())
+            except Exception as error:  # as above
+                raise EngineError(f"onnxruntime does not show what it made of the graph: {error}") from error
+
     def close(self) -> None:
         """Drop the session."""
-        self._session = None
+        self._session, self._graph = None, b""
+
+    def _open(self, optimized: Path | None = None) -> Any:
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 3
+        options.intra_op_num_threads = self._threads
+        # Spinning workers make whatever runs next on the same cores two to three times slower.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        if optimized is not None:
+            options.optimized_model_filepath = str(optimized)
+        return onnxruntime.InferenceSession(
+            self._graph if isinstance(self._graph, bytes) else str(self._graph),
+            options,
+            providers=["CPUExecutionProvider"],
+            # With it a static MatMul + Add becomes a Gemm before Q/DQ pairs are fused, and int8 weights are
+            # dequantized at every run.
+            disabled_optimizers=["MatMulAddFusion"],
+        )
 
 
 def _tensor_info(info: Any) -> TensorInfo:
