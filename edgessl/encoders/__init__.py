@@ -24,6 +24,9 @@ ENCODERS = {
     "conv_small": ("edgessl.encoders.conv", "conv_small", "stride-2 convolutions for 32 to 128 pixels"),
     "res_small": ("edgessl.encoders.conv", "res_small", "residual convolutions for 32 to 128 pixels; a teacher"),
     "vit_micro": ("edgessl.encoders.vit", "vit_micro", "a small vision transformer for 32 to 128 pixels"),
+    "conv_series": ("edgessl.encoders.series", "conv_series", "stride-2 convolutions over time"),
+    "tcn_small": ("edgessl.encoders.series", "tcn_small", "dilated residual convolutions over time"),
+    "vit_series": ("edgessl.encoders.series", "vit_series", "a small transformer over patches of time"),
 }
 
 

@@ -12,10 +12,11 @@ from safetensors import safe_open
 from edgessl.checkpoint import FACTS, WEIGHTS, read_checkpoint, read_facts, write_checkpoint
 from edgessl.encoders import ENCODERS, EncoderModule, build_encoder
 from edgessl.errors import CheckpointError, InputError, UnknownNameError
-from edgessl.signals import InputSpec, image_spec
+from edgessl.signals import InputSpec, image_spec, series_spec
 from edgessl.vision import vision_module
 
-SMALL = {"vit_micro": {"dim": 12, "depth": 3, "heads": 3}}
+SMALL = {"vit_micro": {"dim": 12, "depth": 3, "heads": 3}, "vit_series": {"dim": 12, "depth": 3, "heads": 3}}
+SERIES = {"conv_series": series_spec(3, 50), "tcn_small": series_spec(3, 41), "vit_series": series_spec(2, 64)}
 
 
 def frames(count: int, height: int, width: int) -> torch.Tensor:
@@ -23,28 +24,35 @@ def frames(count: int, height: int, width: int) -> torch.Tensor:
     return torch.randint(0, 256, (count, height, width, 3), generator=generator, dtype=torch.uint8)
 
 
+def samples(encoder: EncoderModule, count: int) -> torch.Tensor:
+    if encoder.input.kind == "image":
+        return frames(count, *encoder.input.shape[:2])
+    return torch.randn(count, *encoder.input.shape, generator=torch.Generator().manual_seed(1))
+
+
 @pytest.fixture(params=sorted(ENCODERS))
 def encoder(request: pytest.FixtureRequest) -> EncoderModule:
     torch.manual_seed(0)
-    return build_encoder(request.param, image_spec(32, 48), **SMALL.get(request.param, {})).eval()
+    spec = SERIES.get(request.param, image_spec(32, 48))
+    return build_encoder(request.param, spec, **SMALL.get(request.param, {})).eval()
 
 
-def test_frames_become_unit_vectors(encoder: EncoderModule) -> None:
+def test_samples_become_unit_vectors(encoder: EncoderModule) -> None:
     with torch.no_grad():
-        vectors = encoder(frames(3, 32, 48))
+        vectors = encoder(samples(encoder, 3))
     assert vectors.shape == (3, encoder.dim)
     torch.testing.assert_close(vectors.norm(dim=1), torch.ones(3))
 
 
 def test_a_sample_does_not_depend_on_its_batch(encoder: EncoderModule) -> None:
-    batch = frames(5, 32, 48)
+    batch = samples(encoder, 5)
     with torch.no_grad():
         torch.testing.assert_close(encoder(batch)[2:3], encoder(batch[2:3]), rtol=1e-4, atol=1e-5)
 
 
 def test_channels_are_those_of_each_stage(encoder: EncoderModule) -> None:
     with torch.no_grad():
-        latent = encoder.normalize(encoder.prepare(frames(2, 32, 48)))
+        latent = encoder.normalize(encoder.prepare(samples(encoder, 2)))
         for stage, channels in zip(encoder.stages, encoder.channels, strict=True):
             latent = stage(latent)
             assert latent.shape[encoder.channel_axis] == channels
@@ -60,7 +68,7 @@ def test_a_checkpoint_gives_the_same_vectors_back(encoder: EncoderModule, tmp_pa
     write_checkpoint(tmp_path, encoder, {"recipe": "none"})
     again, facts = read_checkpoint(tmp_path)
     with torch.no_grad():
-        torch.testing.assert_close(again(frames(3, 32, 48)), encoder(frames(3, 32, 48)), rtol=0, atol=0)
+        torch.testing.assert_close(again(samples(encoder, 3)), encoder(samples(encoder, 3)), rtol=0, atol=0)
     assert facts["recipe"] == "none"
     assert {path.name for path in tmp_path.iterdir()} == {WEIGHTS, FACTS}
     with safe_open(tmp_path / WEIGHTS, "numpy") as weights:
