@@ -4,16 +4,35 @@ from __future__ import annotations
 
 import copy
 import difflib
+from collections.abc import Callable
+from importlib import import_module
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from edgessl.encoders.base import EncoderModule, require_image
-from edgessl.encoders.vit import vit_encoder
-from edgessl.errors import InputError
+from edgessl.encoders.parts import Parts, encoder_of
+from edgessl.encoders.pooling import MapPool
+from edgessl.encoders.vit import TIMM_POOLS, Head, vit_parts
+from edgessl.errors import GateError, InputError
 from edgessl.signals import InputSpec
 from edgessl.vision import vision_module
+
+#: Families by the attributes that hold them: (what comes first, the stages). The first that computes the same is taken.
+FAMILIES: tuple[tuple[tuple[str, ...], tuple[str, ...]], ...] = (
+    (("conv1", "bn1", "act1", "maxpool"), ("layer1", "layer2", "layer3", "layer4")),  # ResNet
+    (("conv_stem", "bn1", "act1"), ("blocks",)),  # EfficientNet, MobileNet, GhostNet
+    (("stem",), ("stages",)),  # ConvNeXt, EdgeNeXt, FastViT, RepViT, LeViT, MobileOne, MobileViT
+    (("stem",), ("s1", "s2", "s3", "s4")),  # RegNet
+    (("patch_embed",), ("stages",)),  # TinyViT, EfficientViT
+    (("patch_embed",), ("layers",)),  # Swin
+    (("stem",), ("blocks",)),
+)
+
+
+#: What a module has that timm can merge for inference.
+MERGES = ("fuse", "reparameterize", "switch_to_deploy")
 
 
 def names() -> set[str]:
@@ -26,7 +45,7 @@ def nearest(name: str) -> list[str]:
     return difflib.get_close_matches(name, sorted(names()), n=3, cutoff=0.5)
 
 
-def build(name: str, input: InputSpec, *, pretrained: bool = False, tail: int = 1) -> EncoderModule:
+def build(name: str, input: InputSpec, *, pretrained: bool = False, tail: int = 1, pool: str = "") -> EncoderModule:
     """Build a timm model for frames of this size.
 
     Args:
@@ -34,106 +53,121 @@ def build(name: str, input: InputSpec, *, pretrained: bool = False, tail: int = 
         input: Images.
         pretrained: Load timm's weights for it, over the network.
         tail: Blocks (transformer) or stages (convolutional net) in the tail.
+        pool: One of `pooling.POOLS` instead of the model's own.
 
     Raises:
-        InputError: The model cannot take this size, or its weights cannot be had.
+        InputError: The model cannot take this size or pool, or its weights cannot be had.
     """
-    size = require_image(input, name)
-    model = _create(name, size, pretrained)
-    config = model.pretrained_cfg or {}
-    statistics = {key: config[key] for key in ("mean", "std") if key in config}
-    transformer = vision_module("timm.models.vision_transformer").VisionTransformer
-    if isinstance(model, transformer):
-        return vit_encoder(model, input, tail=tail, **statistics)
-    stages, pool, latents = _taken_apart(model, size)
-    axis = _channel_axis(latents[-1], model.num_features, name)
-    cut = max(1, len(stages) - tail)
-    return EncoderModule(
-        input,
-        stages,
-        pool,
-        dim=int(model.num_features if not hasattr(model, "head_hidden_size") else model.head_hidden_size),
-        channels=[latent.shape[axis] for latent in latents],
-        channel_axis=axis,
-        cut=cut,
-        ports=range(min(cut, 6)),
-        **statistics,
-    )
+    return encoder_from_timm(create(name, require_image(input, name), pretrained), input, tail=tail, pool=pool)
 
 
-def _create(name: str, size: tuple[int, int], pretrained: bool) -> Any:
-    create = vision_module("timm").create_model
+def create(name: str, size: tuple[int, int], pretrained: bool = False) -> Any:
+    """The timm model itself, without a classifier, for images of `size` (height, width).
+
+    Raises:
+        InputError: It cannot be built for this size, or its weights cannot be had.
+    """
+    make = vision_module("timm").create_model
     try:
         try:
-            return create(name, pretrained=pretrained, num_classes=0, img_size=size)
+            return make(name, pretrained=pretrained, num_classes=0, img_size=size)
         except TypeError as error:  # convolutional nets take any size and have no such argument
             if "img_size" not in str(error):
                 raise
-            return create(name, pretrained=pretrained, num_classes=0)
+            return make(name, pretrained=pretrained, num_classes=0)
     except (AssertionError, ValueError) as error:
         raise InputError(f"timm cannot build {name!r} for {size[0]}x{size[1]} frames: {error}") from error
     except (OSError, RuntimeError) as error:
         if not pretrained:
             raise
         raise InputError(
-            f"the weights of {name!r} cannot be had: {error}. Download them once where there is a network, "
-            "or leave pretrained out"
+            f"the weights of {name!r} cannot be had: {error}. Download them once where there is a network and give "
+            "the file with --weights FILE.safetensors, or leave pretrained out"
         ) from error
 
 
-@torch.no_grad()
-def _taken_apart(model: Any, size: tuple[int, int]) -> tuple[list[nn.Module], nn.Module, list[Tensor]]:
-    """Stages, the rest of the model, and each stage's output; one stage where taking it apart changes its result."""
-    probe = torch.rand(2, 3, *size, generator=torch.Generator().manual_seed(0))
+def encoder_from_timm(model: Any, input: InputSpec, *, tail: int = 1, pool: str = "") -> EncoderModule:
+    """Take a timm model apart; it is not used afterwards.
+
+    Raises:
+        InputError: It gives no vector per image, takes no images of this size, or cannot have this pool.
+    """
+    config = model.pretrained_cfg or {}
+    statistics = {key: config[key] for key in ("mean", "std") if key in config}
     model.eval()
-    whole = model(probe)
-    stages = _stages(copy.deepcopy(model))
-    for parts in ([stages] if stages else []) + [([_Features(model)], _Head(model))]:
-        latent, latents = probe, []
-        for stage in parts[0]:
-            latent = stage(latent)
-            latents.append(latent)
-        features = parts[1](latent)
-        if features.shape == whole.shape and torch.allclose(features, whole, rtol=1e-4, atol=1e-5):
-            for module in (*parts[0], parts[1]):
-                module.train()
-            return *parts, latents
-    raise InputError(f"timm model {type(model).__name__} does not give one vector per image from forward_head")
+    _plain_pools(model)
+    ways: list[Callable[[], Parts]] = []
+    if _is_transformer(model):
+        if not 0 < tail < len(model.blocks):
+            depth = len(model.blocks)
+            raise InputError(f"a tail of {tail} blocks leaves no trunk in {depth}; choose 1 to {depth - 1}")
+        ways.append(lambda: _transformer(copy.deepcopy(model), pool))
+    for stem, body in FAMILIES:
+        if all(isinstance(getattr(model, part, None), nn.Module) for part in (stem[0], *body)):
+            ways.append(lambda stem=stem, body=body: _family(_pooled(copy.deepcopy(model), pool), stem, body))  # type: ignore[misc]
+    ways.append(lambda: _whole(_pooled(copy.deepcopy(model), pool)))
+    whole = model if not pool or _is_transformer(model) else _pooled(copy.deepcopy(model), pool)
+    blocks = tail + 1 if _is_transformer(model) else tail  # the last norm is a stage of the tail too
+    try:
+        return encoder_of(ways, None if pool and _is_transformer(model) else whole, input, tail=blocks, **statistics)
+    except (AssertionError, RuntimeError) as error:
+        height, width = input.shape[:2]
+        raise InputError(f"{type(model).__name__} of timm does not take {height}x{width} frames: {error}") from error
 
 
-def _stages(model: Any) -> tuple[list[nn.Module], nn.Module] | None:
-    """Take a convolutional net of a known family apart; what is taken out leaves an identity behind."""
-    stem: tuple[str, ...]
-    if all(hasattr(model, part) for part in ("conv1", "bn1", "maxpool", "layer1", "layer4")):  # ResNet
-        stem, body = ("conv1", "bn1", "act1", "maxpool"), [f"layer{index}" for index in range(1, 5)]
-        stages = [getattr(model, name) for name in body]
-    elif hasattr(model, "conv_stem") and hasattr(model, "blocks"):  # EfficientNet, MobileNet
-        stem, body = ("conv_stem", "bn1"), ["blocks"]
-        stages = list(model.blocks)
-    elif isinstance(getattr(model, "stem", None), nn.Module) and hasattr(model, "stages"):  # ConvNeXt and relatives
-        stem, body = ("stem",), ["stages"]
-        stages = list(model.stages)
-    else:
-        return None
-    parts = [getattr(model, name) for name in stem if hasattr(model, name)]
-    for name in (*stem, *body):
-        if hasattr(model, name):
-            setattr(model, name, nn.Sequential())
-    return [nn.Sequential(*parts), *stages], _Rest(model)
+@torch.no_grad()
+def reparameterized(encoder: EncoderModule) -> EncoderModule:
+    """A copy in which branches that only training needs are merged (RepVGG, FastViT, RepViT, MobileOne, LeViT).
+
+    Raises:
+        GateError: The copy computes something else; timm's merging has no proof of its own.
+    """
+    if not any(hasattr(module, name) for module in encoder.modules() for name in MERGES):
+        return encoder
+    merged: EncoderModule = vision_module("timm.utils").reparameterize_model(encoder.eval())
+    size = (3, *encoder.input.shape[:2])
+    probe = torch.rand(2, *size, generator=torch.Generator().manual_seed(0))
+    wanted, given = encoder.features(probe), merged.features(probe)
+    if not torch.allclose(given, wanted, rtol=1e-3, atol=1e-3 * float(wanted.abs().max())):
+        raise GateError(f"merging the branches of {type(encoder).__name__} changed its output; report the model's name")
+    return merged
 
 
-class _Rest(nn.Module):
+def pooling_of(model: Any) -> str:
+    """Our name of the pool that a timm model has, or timm's."""
+    if getattr(model, "attn_pool", None) is not None:
+        return "attention"
+    kind = getattr(model, "global_pool", None)
+    if isinstance(kind, nn.Module):
+        kind = getattr(kind, "pool_type", "avg")
+    if not isinstance(kind, str) or not kind:
+        kind = next((each.pool_type for each in _adaptive(model)), "avg")
+    return TIMM_POOLS.get(kind, "mean" if kind == "fast" else kind)
+
+
+def configuration(name: str) -> dict[str, Any]:
+    """What timm says about the weights of a name: input size, statistics, interpolation, crop, licence."""
+    config = vision_module("timm.models").get_pretrained_cfg(name)
+    if config is None:
+        raise InputError(f"timm says nothing about the input of {name!r}; give one of its tags, as in NAME.TAG")
+    return dict(config.to_dict())
+
+
+def filter_of(model: Any) -> Callable[[dict[str, Tensor]], Any] | None:
+    """How timm renames and resizes what others wrote for this model, such as positions for another size."""
+    convert = getattr(import_module(type(model).__module__), "checkpoint_filter_fn", None)
+    return None if convert is None else lambda state: convert(state, model)
+
+
+class Rest(Head):
     """What stands after the stages: last convolution, pooling, norm, projection."""
 
-    def __init__(self, model: Any) -> None:
-        super().__init__()
-        self.model = model
-
     def forward(self, latent: Tensor) -> Tensor:
-        return torch.as_tensor(self.model.forward_head(self.model.forward_features(latent)))
+        """Last latent -> `(batch, dim)`."""
+        return super().forward(self.model.forward_features(latent))
 
 
-class _Features(nn.Module):
+class Features(nn.Module):
     """A whole model before its pooling, as one stage."""
 
     def __init__(self, model: Any) -> None:
@@ -141,22 +175,76 @@ class _Features(nn.Module):
         self.model = model
 
     def forward(self, images: Tensor) -> Tensor:
+        """Normalised images -> the last latent."""
         return torch.as_tensor(self.model.forward_features(images))
 
 
-class _Head(nn.Module):
-    """The pooling of a whole model, which it shares with the stage before it."""
+class Flat(nn.Module):
+    """Maps `(batch, channels, height, width)` -> tokens `(batch, tokens, channels)`."""
 
-    def __init__(self, model: Any) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, latent: Tensor) -> Tensor:
-        return torch.as_tensor(self.model.forward_head(latent))
+    def forward(self, maps: Tensor) -> Tensor:
+        """As the class says."""
+        return maps.flatten(2).transpose(1, 2)  # (batch, tokens, channels)
 
 
-def _channel_axis(latent: Tensor, width: int, name: str) -> int:
-    if latent.ndim not in (3, 4):
-        raise InputError(f"timm model {name!r} gives latents of {latent.ndim} axes; edgessl takes maps and tokens")
-    last = latent.ndim - 1
-    return last if latent.ndim == 3 or (latent.shape[last] == width != latent.shape[1]) else 1
+def _is_transformer(model: Any) -> bool:
+    kinds = (("vision_transformer", "VisionTransformer"), ("eva", "Eva"), ("beit", "Beit"))
+    known = tuple(getattr(vision_module(f"timm.models.{module}"), name) for module, name in kinds)
+    return isinstance(model, known) and getattr(model, "rel_pos_bias", None) is None
+
+
+def _transformer(model: Any, pool: str) -> Parts:
+    stages, head = vit_parts(model, pool)
+    return Parts(stages=stages, pool=head, spread=True)
+
+
+def _family(model: Any, stem: tuple[str, ...], body: tuple[str, ...]) -> Parts:
+    """What is taken out leaves an identity behind."""
+    first = [getattr(model, name) for name in stem if isinstance(getattr(model, name, None), nn.Module)]
+    stages = list(getattr(model, body[0])) if len(body) == 1 else [getattr(model, name) for name in body]
+    for name in (*stem, *body):
+        if hasattr(model, name):
+            setattr(model, name, nn.Sequential())
+    tokens = getattr(model, "use_conv", None) is False  # LeViT goes over to tokens after its stem
+    pool = Head(model) if tokens else Rest(model)
+    return Parts(
+        stages=[nn.Sequential(*first, *([Flat()] if tokens else [])), *stages],
+        pool=pool,
+        last=getattr(model, "output_fmt", "NCHW") == "NHWC",
+    )
+
+
+def _whole(model: Any) -> Parts:
+    return Parts(
+        stages=[Features(model)], pool=Head(model), last=str(getattr(model, "output_fmt", "NCHW")).endswith("NHWC")
+    )
+
+
+def _adaptive(model: nn.Module) -> list[Any]:
+    kind = vision_module("timm.layers").SelectAdaptivePool2d
+    return [module for module in model.modules() if isinstance(module, kind)]
+
+
+def _plain_pools(model: nn.Module) -> None:
+    """Means instead of adaptive pools of one cell: torch makes those strided views, whose gradient does not export."""
+    for parent in list(model.modules()):
+        for name, child in parent.named_children():
+            if isinstance(child, nn.AdaptiveAvgPool2d) and child.output_size in (1, (1, 1)):
+                setattr(parent, name, MapPool("mean", keep=True))
+
+
+def _pooled(model: Any, pool: str) -> Any:
+    """The model with its pooling layer replaced."""
+    if not pool:
+        return model
+    layers = _adaptive(model)
+    if len(layers) != 1:
+        raise InputError(f"the pooling of {type(model).__name__} is part of its code and stays {pooling_of(model)!r}")
+    flat = isinstance(layers[0].flatten, nn.Flatten) or bool(getattr(layers[0].pool, "flatten", False))
+    last = getattr(layers[0].pool, "dim", (2, 3)) == (1, 2)
+    replacement = MapPool(pool, keep=not flat, last=last)
+    for parent in model.modules():
+        for name, child in parent.named_children():
+            if child is layers[0]:
+                setattr(parent, name, replacement)
+    return model

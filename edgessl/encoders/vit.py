@@ -1,4 +1,4 @@
-"""Vision transformers: timm's, seen as an `EncoderModule`, and one small enough for 32 to 128 pixels on a board."""
+"""Vision transformers: timm's, seen as stages and pool, and one small enough for 32 to 128 pixels on a board."""
 
 from __future__ import annotations
 
@@ -9,9 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from edgessl.encoders.base import IMAGENET_MEAN, IMAGENET_STD, EncoderModule, require_image
+from edgessl.encoders.pooling import TokenPool
 from edgessl.errors import InputError
 from edgessl.signals import InputSpec
 from edgessl.vision import vision_module
+
+#: timm's names of pools -> ours
+TIMM_POOLS = {"token": "cls", "avg": "mean", "map": "attention"}
 
 
 def vit_micro(
@@ -43,38 +47,51 @@ def vit_encoder(
     input: InputSpec,
     *,
     tail: int = 1,
+    pool: str = "",
     mean: Sequence[float] = IMAGENET_MEAN,
     std: Sequence[float] = IMAGENET_STD,
 ) -> EncoderModule:
-    """A timm `VisionTransformer`, taken apart: embedding, blocks and last norm become stages, its pooling the pool.
+    """A timm vision transformer, taken apart: embedding, blocks and last norm become stages, its pooling the pool.
 
     Args:
-        vit: The timm model; it is emptied.
+        vit: A `VisionTransformer`, `Eva` or `Beit` of timm; it is emptied.
         input: Images of the size that the model was built for.
         tail: Blocks in the tail.
+        pool: One of `pooling.POOLS`, or the model's own.
         mean, std: Statistics of the images that the model's weights expect.
     """
-    blocks, norm, pool = list(vit.blocks), vit.norm, _Pool(vit)
-    depth = len(blocks) - tail
-    if depth < 1:
-        raise InputError(f"a tail of {tail} blocks leaves no trunk in {len(blocks)}; choose at most {len(blocks) - 1}")
-    vit.blocks, vit.norm, vit.head, vit.fc_norm, vit.attn_pool = (
-        nn.Sequential(),
-        *(nn.Identity() for _ in range(3)),
-        None,
-    )
+    depth = len(vit.blocks)
+    if not 0 < tail < depth:
+        raise InputError(f"a tail of {tail} blocks leaves no trunk in {depth}; choose 1 to {depth - 1}")
+    stages, head = vit_parts(vit, pool)
+    before = 1 + depth - tail
+    width = vit.embed_dim
     return EncoderModule(
         input,
-        [TokenEmbed(vit), *blocks, norm],
-        pool,
-        dim=vit.embed_dim,
-        channels=[vit.embed_dim] * (len(blocks) + 2),
+        stages,
+        head,
+        dim=width * (2 if isinstance(head, TokenPool) and head.kind == "cls+mean" else 1),
+        channels=[width] * len(stages),
         channel_axis=2,
-        cut=1 + depth,
-        ports=sorted({0, round(depth / 3), round(2 * depth / 3), depth}),
+        cut=before,
+        ports=sorted({0, round((depth - tail) / 3), round(2 * (depth - tail) / 3), depth - tail}),
         mean=mean,
         std=std,
     )
+
+
+def vit_parts(vit: Any, pool: str = "") -> tuple[list[nn.Module], nn.Module]:
+    """Stages and pool of a timm vision transformer; it is emptied."""
+    blocks, norm = list(vit.blocks), vit.norm
+    rotary = _rotary(vit)
+    if rotary is not None:
+        mixed = bool(getattr(vit, "rope_mixed", False))
+        blocks = [RotaryBlock(block, rotary[index] if mixed else rotary) for index, block in enumerate(blocks)]
+    head = _pool(vit, pool)
+    vit.blocks, vit.norm = nn.Sequential(), nn.Identity()
+    if isinstance(head, TokenPool):
+        vit.head, vit.fc_norm, vit.attn_pool = None, nn.Identity(), None
+    return [TokenEmbed(vit), *blocks, norm], head
 
 
 class TokenEmbed(nn.Module):
@@ -97,19 +114,57 @@ class TokenEmbed(nn.Module):
         return tokens  # (batch, tokens, channels)
 
 
-class _Pool(nn.Module):
-    """Class token, mean or attention pooling, as the model's own configuration says."""
+class RotaryBlock(nn.Module):
+    """A block with the rotary positions of the one size that the encoder takes, as a constant."""
 
-    def __init__(self, vit: Any) -> None:
+    rope: Tensor
+
+    def __init__(self, block: nn.Module, rope: Tensor) -> None:
         super().__init__()
-        self.kind, self.prefix = vit.global_pool, int(vit.num_prefix_tokens)
-        self.attention, self.norm = vit.attn_pool, vit.fc_norm
+        self.block = block
+        self.register_buffer("rope", rope.clone(), persistent=False)  # follows from the architecture and the size
 
     def forward(self, tokens: Tensor) -> Tensor:
-        if self.attention is not None:
-            pooled = self.attention(tokens)
-        elif self.kind == "token":
-            pooled = tokens[:, 0]
-        else:
-            pooled = tokens[:, self.prefix :].mean(1)
-        return torch.as_tensor(self.norm(pooled))  # (batch, dim)
+        """`(batch, tokens, channels)` -> the same."""
+        return torch.as_tensor(self.block(tokens, rope=self.rope))
+
+
+class Head(nn.Module):
+    """The end of a timm model by its own code; shares nothing that was taken out of it."""
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, latent: Tensor) -> Tensor:
+        """Last latent -> `(batch, dim)`."""
+        return torch.as_tensor(self.model.forward_head(latent))
+
+
+@torch.no_grad()
+def _rotary(vit: Any) -> Tensor | None:
+    if getattr(vit, "rope", None) is None:
+        return None
+    training = vit.training
+    vit.eval()  # positions are jittered in training
+    height, width = vit.patch_embed.img_size
+    weight = next(vit.patch_embed.parameters())
+    _, rotary = vit._pos_embed(vit.patch_embed(torch.zeros(1, 3, height, width, dtype=weight.dtype)))
+    vit.train(training)
+    return None if rotary is None else torch.as_tensor(rotary)
+
+
+def _pool(vit: Any, pool: str) -> nn.Module:
+    """Class token, mean or attention pooling, as the model's own configuration says; its own code for what is neither."""
+    own = TIMM_POOLS.get(vit.global_pool or "token", "")
+    plain = not getattr(vit, "pool_include_prefix", False) and not hasattr(vit, "head_dist")
+    attention = getattr(vit, "attn_pool", None)
+    if not pool and not (own and plain):
+        return Head(vit)
+    return TokenPool(
+        pool or ("attention" if attention is not None else own),
+        prefix=int(vit.num_prefix_tokens),
+        has_class=getattr(vit, "cls_token", None) is not None,
+        attention=attention,
+        norm=vit.fc_norm if isinstance(getattr(vit, "fc_norm", None), nn.Module) else None,
+    )

@@ -116,7 +116,8 @@ def test_the_pool_of_conv_small_keeps_positions_when_flat() -> None:
         ("resnet10t", 32, 5),
         ("mobilenetv4_conv_small_050", 32, 6),
         ("convnext_atto", 32, 5),
-        ("regnetx_002", 32, 1),
+        ("regnetx_002", 32, 5),
+        ("densenet121", 64, 1),
         ("vit_tiny_patch16_224", 32, 14),
     ],
 )
