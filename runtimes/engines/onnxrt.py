@@ -36,6 +36,7 @@ class OnnxRuntime:
         what = f"a graph of {len(graph)} bytes" if isinstance(graph, bytes) else graph
         self._graph, self._threads = graph, threads
         try:
+            refuse_control_flow(graph if isinstance(graph, bytes) else graph.read_bytes())
             self._session: Any = self._open()
         except Exception as error:  # onnxruntime's exceptions share no base below Exception
             raise EngineError(f"onnxruntime {onnxruntime.__version__} cannot load {what}: {error}") from error

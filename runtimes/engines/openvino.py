@@ -20,6 +20,7 @@ from edgessl.errors import EngineError
 from edgessl.runtimes.engines.base import Arrays, TensorInfo, check_feeds
 
 _PRODUCTS = ("Convolution", "Deconvolution", "FullyConnected", "MatMul")
+_CONTROL_FLOW = ("If", "Loop", "TensorIterator")
 _INTEGERS = ("i8", "u8")
 _PASSES_ON = ("Convert", "Eltwise", "Reorder", "Reshape", "Transpose")  # what may stand between numbers and their scale
 
@@ -46,6 +47,9 @@ class OpenVino:
         try:
             core = openvino.Core()
             model = core.read_model(graph if isinstance(graph, bytes) else str(graph))
+            loops = sorted({node.get_type_name() for node in model.get_ops()}.intersection(_CONTROL_FLOW))
+            if loops:  # nothing could stop one that does not end
+                raise ValueError(f"it holds control flow ({', '.join(loops)}), which has no bound in time")
             self._compiled: Any = core.compile_model(model, "CPU", options)
             self._request: Any = self._compiled.create_infer_request()
         except Exception as error:  # openvino raises RuntimeError, TypeError and errors of its bindings
@@ -83,7 +87,7 @@ class OpenVino:
         return dict(self._info)
 
     def fused(self) -> dict[str, int]:
-        """Products of the compiled graph by what they compute in."""
+        """Products of the compiled graph by what they compute in; attention that became one operator is none."""
         if self._compiled is None:
             raise EngineError("this engine is closed; open it again")
         count = {"int8": 0, "float": 0, "unfused_dequantize": 0}
