@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, cast
 from edgessl.cli import training
 from edgessl.cli.options import Data, Json, Overwrite, Seed, Split, Strict
 from edgessl.cli.output import result
+from edgessl.errors import InputError
 from edgessl.files import refuse_existing
 
 if TYPE_CHECKING:
@@ -20,6 +21,9 @@ def distill(
     data: Data,
     encoder: training.EncoderName,
     output: training.Output,
+    init: training.Init = None,
+    int8: training.Int8 = False,
+    placement: training.Placement = "auto",
     steps: training.Steps = None,
     epochs: training.Epochs = None,
     batch: training.Batch = None,
@@ -41,9 +45,14 @@ def distill(
 
     Architecture and width may differ from the teacher's; no labels are used.
 
+    Where a student's int8 graph is too far from its float one: edgessl distill runs/b frames/ --encoder same --int8
+    --steps 300 -o runs/b8
+
     Settings: --set relations=1 is the distillation's, --set encoder.dim=64 is the student's.
     """
     refuse_existing(output, overwrite=overwrite)
+    if placement != "auto" and not int8:
+        raise InputError(f"--placement {placement} is of int8; add --int8, or leave it out")
     options, encoder_options = training.split_settings(settings)
     from edgessl.checkpoint import read_facts
     from edgessl.distill import DistillationConfig
@@ -77,6 +86,8 @@ def distill(
         run=run,
         encoder_options=encoder_options,
         config=configured(DistillationConfig, "distillation", options),
+        start=init,
+        placement=placement if int8 else None,
     )
     training.talk_about_skipped(facts)
     result({"output": str(output), **facts}, training.trained_text(facts, output), as_json=as_json)

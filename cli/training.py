@@ -13,6 +13,14 @@ from edgessl.cli.output import talk, talk_skipped
 Teacher = Annotated[Path, typer.Argument(metavar="TEACHER", help="Checkpoint folder of the teacher.")]
 Output = Annotated[Path, typer.Option("--output", "-o", help="The checkpoint folder to make.")]
 EncoderName = Annotated[str, typer.Option("--encoder", help="A name from `edgessl recipes`, or a model of timm.")]
+Init = Annotated[
+    Path | None,
+    typer.Option("--init", metavar="CHECKPOINT", help="Begin with this student; the teacher with --encoder same."),
+]
+Int8 = Annotated[bool, typer.Option("--int8", help="Round the student as its int8 graph will, while it learns.")]
+Placement = Annotated[
+    str, typer.Option(help="Whose int8 graph: onnxruntime, symmetric (TensorRT, OpenVINO), or auto by architecture.")
+]
 Steps = Annotated[int | None, typer.Option(help="Optimizer steps.")]
 Epochs = Annotated[int | None, typer.Option(help="Passes over the data, instead of --steps.")]
 Batch = Annotated[int | None, typer.Option(help="Samples per step; the recipe's own when left out.")]

@@ -1,13 +1,19 @@
-"""A trained encoder on disk: a folder with `encoder.safetensors` and `encoder.json`. No pickle, ever."""
+"""A trained encoder on disk: a folder with `encoder.safetensors` and `encoder.json`. No pickle, ever.
+
+An encoder that learned with its activations rounded has their ranges beside it, in `quantization.safetensors`; its
+weights are fp32 as any other's.
+"""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_model, save_model
+from safetensors.torch import load_file, load_model, save_file, save_model
 
 import edgessl
 from edgessl.encoders import EncoderModule, build_encoder
@@ -16,16 +22,20 @@ from edgessl.files import sha256_of, write_atomic
 from edgessl.signals import InputSpec
 
 FORMAT = 1
-WEIGHTS, FACTS = "encoder.safetensors", "encoder.json"
+WEIGHTS, FACTS, RANGES = "encoder.safetensors", "encoder.json", "quantization.safetensors"
 
 
-def write_checkpoint(folder: Path, encoder: EncoderModule, facts: dict[str, Any]) -> None:
+def write_checkpoint(
+    folder: Path, encoder: EncoderModule, facts: dict[str, Any], ranges: Mapping[str, tuple[float, float]] | None = None
+) -> None:
     """Write `encoder` into `folder`, which exists; see `files.atomic_folder` for a folder that is whole or absent.
 
     Args:
         folder: Where the two files go.
         encoder: Made by `build_encoder`, so that its name and options rebuild it.
         facts: What is worth knowing later, as plain values: recipe, steps, data digest.
+        ranges: `input.MODULE` and `output.MODULE` -> smallest and largest value, of an encoder that learned with its
+            activations rounded.
     """
     temporary = folder / f".{WEIGHTS}.partial"
     save_model(encoder, str(temporary))
@@ -38,6 +48,10 @@ def write_checkpoint(folder: Path, encoder: EncoderModule, facts: dict[str, Any]
         "weights_sha256": sha256_of(folder / WEIGHTS),
         **facts,
     }
+    if ranges:
+        save_file({name: torch.tensor(pair) for name, pair in ranges.items()}, folder / RANGES)
+        digest = {"file": RANGES, "sha256": sha256_of(folder / RANGES)}
+        content["quantization"] = {**facts.get("quantization", {}), **digest}
     write_atomic(folder / FACTS, (json.dumps(content, indent=2) + "\n").encode())
 
 
@@ -64,6 +78,28 @@ def read_facts(folder: Path) -> dict[str, Any]:
             "type: pip install -U edgessl"
         )
     return dict(facts)
+
+
+def read_ranges(folder: Path) -> dict[str, tuple[float, float]]:
+    """Ranges that the encoder of a checkpoint learned with: `input.MODULE` or `output.MODULE` -> (low, high).
+
+    The output of a convolution is that of the ReLU that alone reads it, where there is one; its range begins at 0.
+    Empty where the encoder learned in float.
+
+    Raises:
+        CheckpointError: Missing, damaged, or from a newer version.
+    """
+    quantization = read_facts(folder).get("quantization")
+    if not quantization:
+        return {}
+    path = folder / RANGES
+    if not path.is_file() or sha256_of(path) != quantization.get("sha256"):
+        raise CheckpointError(f"{path} changed after it was written, or is missing; restore it, or train again")
+    try:
+        low_high = {name: pair.tolist() for name, pair in load_file(path).items()}
+        return {name: (float(low), float(high)) for name, (low, high) in low_high.items()}
+    except (SafetensorError, TypeError, ValueError) as error:
+        raise CheckpointError(f"{path} is damaged: {error!r}. Train again") from error
 
 
 def read_checkpoint(folder: Path) -> tuple[EncoderModule, dict[str, Any]]:

@@ -185,7 +185,7 @@ def train(recipe: Recipe, source: Source, *, output: Path, run: Run, facts: dict
     }
     if first_process:
         with atomic_folder(output, overwrite=run.overwrite) as temporary:
-            write_checkpoint(temporary, recipe.encoder, facts)
+            write_checkpoint(temporary, recipe.encoder, facts, recipe.ranges())
             shutil.copytree(folder / "log", temporary / "log")
         shutil.rmtree(folder)
     return facts

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -78,3 +79,7 @@ class Recipe(nn.Module):
 
     def after_step(self, step: int, steps: int) -> None:
         """Called after optimizer step `step` of `steps`, counted from 0; moves a teacher where there is one."""
+
+    def ranges(self) -> Mapping[str, tuple[float, float]]:
+        """Of the encoder's activations, where it learned with them rounded; see `checkpoint.write_checkpoint`."""
+        return {}
