@@ -196,7 +196,8 @@ class Buffer:
         if size_bytes > self.size_bytes:
             raise EngineError(f"{dtype} {shape} takes {size_bytes} bytes, and this buffer has {self.size_bytes}")
         memory = (ctypes.c_uint8 * size_bytes).from_address(self._host.value)
-        return np.frombuffer(memory, dtype).reshape(shape)
+        array: NDArray[Any] = np.frombuffer(memoryview(memory), np.dtype(dtype))
+        return array.reshape(shape)
 
     def upload(self, size_bytes: int, stream: Stream) -> None:
         """Host to device, in the stream's order."""

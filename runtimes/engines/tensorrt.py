@@ -135,7 +135,7 @@ class TensorRt:
 
     def _run_part(self, feeds: Mapping[str, NDArray[Any]]) -> Arrays:
         shapes: dict[str, Shape] = {name: feeds[name].shape for name in self.inputs}
-        if shapes != self._shapes:
+        if not shapes.items() <= self._shapes.items():
             self._set_shapes(shapes)
         for name, info in self.inputs.items():
             self._buffers[name].view(info.dtype, shapes[name])[...] = feeds[name]

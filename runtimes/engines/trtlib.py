@@ -57,7 +57,7 @@ def keeping_logger(trt: Any) -> Any:
     """A logger of TensorRT that keeps the lines of errors, newest last, in `lines`, and prints nothing."""
     severe = (trt.ILogger.Severity.INTERNAL_ERROR, trt.ILogger.Severity.ERROR)
 
-    class KeepingLogger(trt.ILogger):  # type: ignore[misc, name-defined]
+    class KeepingLogger(trt.ILogger):  # type: ignore[misc]
         """TensorRT calls fail by what they return; why stands in the log only."""
 
         def __init__(self) -> None:
