@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from edgessl.checkpoint import read_checkpoint, write_checkpoint
-from edgessl.distill import Distillation, DistillationConfig, distill, relations
+from edgessl.checkpoint import read_checkpoint, read_ranges, write_checkpoint
+from edgessl.distill import Distillation, DistillationConfig, RoundedDistillation, distill, relations
 from edgessl.encoders import EncoderModule, build_encoder
-from edgessl.errors import CheckpointError, InputError
-from edgessl.recipes import Views
+from edgessl.errors import CheckpointError, InputError, Interrupted
+from edgessl.recipes import Terms, Views
 from edgessl.signals import image_spec
 from edgessl.trainer import Run, seeded
 from tests.training.conftest import SPEC, frames
@@ -99,3 +99,82 @@ def test_settings_out_of_range() -> None:
         DistillationConfig(relations=-1)
     with pytest.raises(InputError):
         DistillationConfig(temperature=0)
+
+
+def _rounded(teacher: Path, output: Path, steps: int = 6, **more: object) -> dict[str, object]:
+    settings = {"encoder": "same", "placement": "onnxruntime", "run": _run(steps, save_every=2, workers=0)} | more
+    return distill(teacher, frames(), output=output, **settings)  # type: ignore[arg-type]
+
+
+def test_a_rounded_student_stays_an_ordinary_checkpoint_with_ranges(teacher: Path, tmp_path: Path) -> None:
+    assert read_ranges(teacher) == {}
+    facts = _rounded(teacher, tmp_path / "out")
+    student, kept = read_checkpoint(tmp_path / "out")
+    assert list(student.state_dict()) == list(_teacher().state_dict())
+    assert torch.equal(student.stages[0][1].running_var, _teacher().stages[0][1].running_var)  # folded, so not moved
+    assert kept["architecture"] == {"name": "conv_small", "options": {"widths": [6, 9], "dim": 5}}
+    assert kept["start"]["weights_sha256"] == read_checkpoint(teacher)[1]["weights_sha256"]
+    assert facts["quantization"] == {"placement": "onnxruntime"}
+    ranges = read_ranges(tmp_path / "out")
+    assert set(ranges) == {
+        *(f"{end}.stages.{layer}" for end in ("input", "output") for layer in ("0.0", "1.1")),
+        "input.pool.project",
+    }
+    assert all(low <= 0 < high for low, high in ranges.values())
+
+
+def test_what_is_learned_rounded_is_nearer_when_rounded(teacher: Path, tmp_path: Path) -> None:
+    first = _rounded(teacher, tmp_path / "a", run=_run(1))
+    last = _rounded(teacher, tmp_path / "b", run=Run(steps=40, batch=12, lr=1e-3, seed=2, log_every=1, progress=False))
+    assert last["loss"]["cosine"] < 0.7 * first["loss"]["cosine"]  # type: ignore[index]
+
+
+def test_a_rounded_run_resumes_to_the_bit(teacher: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _rounded(teacher, tmp_path / "whole")
+    forward, calls = RoundedDistillation.forward, []
+
+    def stop_at_fourth(self: RoundedDistillation, batch: Views) -> Terms:
+        calls.append(1)
+        if len(calls) == 4:
+            raise KeyboardInterrupt
+        return forward(self, batch)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RoundedDistillation, "forward", stop_at_fourth)
+        with pytest.raises(Interrupted, match="--resume"):
+            _rounded(teacher, tmp_path / "stopped")
+    resume = Run(steps=6, batch=12, lr=2e-2, seed=2, log_every=1, progress=False, save_every=2, workers=0, resume=True)
+    _rounded(teacher, tmp_path / "stopped", run=resume)
+    for file in ("encoder.safetensors", "quantization.safetensors"):
+        assert (tmp_path / "whole" / file).read_bytes() == (tmp_path / "stopped" / file).read_bytes()
+
+
+def test_a_float_student_can_be_trained_further(teacher: Path, tmp_path: Path) -> None:
+    options = {"widths": (4, 7), "dim": 5}
+    distill(teacher, frames(), encoder="conv_small", encoder_options=options, output=tmp_path / "a", run=_run(15))
+    again = distill(teacher, frames(), encoder="same", start=tmp_path / "a", output=tmp_path / "b", run=_run(1))
+    cold = distill(teacher, frames(), encoder="conv_small", encoder_options=options, output=tmp_path / "c", run=_run(1))
+    assert again["loss"]["cosine"] < 0.8 * cold["loss"]["cosine"]
+
+
+def test_settings_of_int8_that_contradict_each_other(teacher: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="--encoder same --init FLOAT_STUDENT --int8"):
+        _rounded(teacher, tmp_path / "out", encoder="conv_small")
+    with pytest.raises(InputError, match="--precision 32-true"):
+        _rounded(teacher, tmp_path / "out", run=_run(1, precision="bf16-mixed"))
+    with pytest.raises(InputError, match="holds encoder 'conv_small', not 'vit_micro'"):
+        _rounded(teacher, tmp_path / "out", encoder="vit_micro", start=teacher)
+    with pytest.raises(InputError, match=r"leave --set encoder\.dim out"):
+        _rounded(teacher, tmp_path / "out", encoder_options={"dim": 3})
+
+
+@pytest.mark.parametrize("harm", ["changed", "missing"])
+def test_ranges_that_are_not_those_of_the_training_are_refused(teacher: Path, tmp_path: Path, harm: str) -> None:
+    _rounded(teacher, tmp_path / "out", run=_run(1))
+    path = tmp_path / "out" / "quantization.safetensors"
+    if harm == "changed":
+        path.write_bytes(path.read_bytes()[:-1] + bytes([path.read_bytes()[-1] ^ 1]))
+    else:
+        path.unlink()
+    with pytest.raises(CheckpointError, match=r"quantization\.safetensors changed after it was written"):
+        read_ranges(tmp_path / "out")
