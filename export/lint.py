@@ -21,7 +21,7 @@ from edgessl.export.lint_target import Target, onnxruntime_limits, parse_target,
 from edgessl.export.lint_view import View, views
 from edgessl.export.qdq_rules import QDQ_RULES, qdq_broken
 
-__all__ = ["RULES", "Finding", "Report", "lint", "lint_report"]
+__all__ = ["INVALID", "RULES", "Finding", "Report", "lint", "lint_report", "read_model"]
 
 FILE_RULES = {
     "invalid": "the file is a valid ONNX graph",
@@ -39,6 +39,8 @@ RULES: dict[str, dict[str, str]] = {
     "onnxruntime": {**FILE_RULES, **_DOMAIN_RULES},
     "openvino": {**FILE_RULES, **_DOMAIN_RULES},
 }
+#: What onnx raises on a graph that is not valid.
+INVALID = (onnx.checker.ValidationError, onnx.shape_inference.InferenceError, ValueError, RuntimeError, TypeError)
 _OPENVINO_REFUSES = ("MaxUnpool",)  # 2026.4, tried
 
 
@@ -127,13 +129,7 @@ def _checked(model: onnx.ModelProto, target: Target, folder: Path | None) -> tup
     findings += [Finding(rule="local-functions", level="error", message=message) for message in _functions(model)]
     try:
         inferred = _inferred(model)
-    except (
-        onnx.checker.ValidationError,
-        onnx.shape_inference.InferenceError,
-        ValueError,
-        RuntimeError,
-        TypeError,
-    ) as error:
+    except INVALID as error:
         said = " ".join(str(error).split())[:300]
         findings.append(Finding(rule="invalid", level="error", message=f"not a valid graph: {said}"))
         return 0, findings

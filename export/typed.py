@@ -7,8 +7,9 @@ named in `keep`; see `typed_rules`. Scales of Q and DQ are fp16 where they fit.
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from onnx import TensorProto, helper, numpy_helper
 from edgessl.errors import GateError, InputError
 from edgessl.export.cast_first import cast_inputs_first
 from edgessl.export.graph import IR_VERSION
-from edgessl.export.lint import read_model
+from edgessl.export.lint import INVALID, read_model
 from edgessl.export.lint_view import View, arguments, schema_of, subgraphs, views
 from edgessl.export.typed_rules import float_nodes, revive_dead_scales
 
@@ -52,12 +53,14 @@ def write_half(source: Path, target: Path, *, keep: Collection[str] = ()) -> int
     _check(model, source)
     _lift_constants(model.graph)
     cast_inputs_first(model)
-    view = _inferred(model)
+    with _judged(source):
+        view = _inferred(model)
     revive_dead_scales(view)
     halves = _Halves(view, float_nodes(view, keep))
     count = halves.rewrite(model)
     model.ir_version = IR_VERSION
-    onnx.checker.check_model(model, full_check=True)
+    with _judged(target):
+        onnx.checker.check_model(model, full_check=True)
     target.write_bytes(model.SerializeToString(deterministic=True))
     return count
 
@@ -208,7 +211,18 @@ def _check(model: onnx.ModelProto, source: Path) -> None:
         problems.append("has operators that are not ONNX's")
     if problems:
         raise GateError(f"{source} cannot be written in fp16: it {'; it '.join(problems)}")
-    onnx.checker.check_model(model)
+    with _judged(source):
+        onnx.checker.check_model(model)
+
+
+@contextlib.contextmanager
+def _judged(path: Path) -> Iterator[None]:
+    """What onnx finds wrong with a graph, as our error."""
+    try:
+        yield
+    except INVALID as error:
+        said = " ".join(str(error).split())[:300]
+        raise GateError(f"{path} is no valid graph: {said}. Copy or export it again") from error
 
 
 def _lift_constants(graph: onnx.GraphProto) -> None:
