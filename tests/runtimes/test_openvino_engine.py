@@ -1,0 +1,77 @@
+"""What OpenVINO has of its own: IR files, and compilers that fail."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from edgessl.errors import EngineError
+from edgessl.runtimes.engines import open_engine
+
+# Through the engine's file, which keeps openvino from reporting its import.
+openvino = pytest.importorskip("edgessl.runtimes.engines.openvino", reason="pip install 'edgessl[openvino]'").openvino
+
+
+@pytest.fixture
+def ir(tiny, tmp_path):
+    openvino.save_model(openvino.convert_model(tiny / "encoder.onnx"), tmp_path / "encoder.xml", compress_to_fp16=False)
+    return tmp_path / "encoder.xml"
+
+
+def test_an_ir_gives_what_its_onnx_file_gives(ir, tiny, scenes):
+    written, reference = open_engine("openvino", ir), open_engine("onnxruntime", tiny / "encoder.onnx")
+    assert written.inputs == reference.inputs
+    assert written.outputs == reference.outputs
+    for batch in (1, 4, 0):
+        frames = {"frames": scenes(batch, 0)}
+        np.testing.assert_allclose(written.run(frames)["vectors"], reference.run(frames)["vectors"], atol=1e-5)
+    written.close()
+    reference.close()
+
+
+@pytest.mark.parametrize("damage", ["no weights", "short weights", "no graph"])
+def test_a_damaged_ir_is_an_engine_error(ir, damage):
+    weights = ir.with_suffix(".bin")
+    if damage == "no weights":
+        weights.unlink()
+    elif damage == "short weights":
+        weights.write_bytes(weights.read_bytes()[:64])
+    else:
+        ir.write_text("<net")
+    with pytest.raises(EngineError, match="cannot load"):
+        open_engine("openvino", ir)
+
+
+def test_a_compiler_that_fails_is_an_engine_error_with_its_reason(tiny, monkeypatch):
+    """As with Q/DQ pairs in the residual stream of a ViT: the compiler throws, and the bundle has another precision."""
+
+    def fail(*_, **__):
+        raise RuntimeError("Exception from src/core.cpp:135:\n\n[GatherTransformation] Axis 1 is out of range\n")
+
+    monkeypatch.setattr(openvino.Core, "compile_model", fail)
+    with pytest.raises(EngineError, match=r"encoder\.onnx: \[GatherTransformation\] Axis 1 is out of range$"):
+        open_engine("openvino", tiny / "encoder.onnx")
+
+
+def test_floats_are_computed_in_fp32(tiny):
+    """Its default is bf16 or f16 where the processor has it."""
+    engine = open_engine("openvino", tiny / "encoder.onnx", threads=1)
+    assert engine.info() == {
+        "engine": "openvino",
+        "version": openvino.__version__.partition("-")[0],
+        "provider": "CPU",
+        "threads": 1,
+        "precision": "f32",
+    }
+    engine.close()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("module", ["edgessl.runtimes.engines.openvino", "edgessl.export.openvino"])
+def test_nothing_is_reported_on_import(module):
+    code = f"import sys, {module}; print(sys.modules['openvino_telemetry'])"
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert done.stdout.strip() == "None"
