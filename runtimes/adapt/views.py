@@ -21,12 +21,14 @@ class ViewsConfig:
             series.
         shift: Largest step along each axis of space or time, as a share of its length.
         blur: Probability of smoothing over three neighbours.
+        mask: Largest share of a series' time that is held at the channel's mean; images have none.
     """
 
     gain: float = 1.3
     noise: float = 0.02
     shift: float = 0.1
     blur: float = 0.5
+    mask: float = 0.1
 
 
 def view(frames: NDArray[Any], spec: InputSpec, config: ViewsConfig, rng: np.random.Generator) -> NDArray[Any]:
@@ -44,13 +46,25 @@ def _one(
     if rng.random() < config.blur:
         for axis in axes:
             seen = _smoothed(seen, axis)
+    if spec.kind != "image":
+        return _disturbed(seen, config, rng).astype(frame.dtype)
     seen *= np.float32(config.gain ** rng.uniform(-1, 1))
-    scale = 255.0 if spec.kind == "image" else float(frame.std())
-    sigma = np.float32(config.noise * scale * rng.random())
+    sigma = np.float32(config.noise * 255.0 * rng.random())
     seen += sigma * rng.standard_normal(seen.shape, dtype=np.float32)
-    if spec.kind == "image":
-        seen = np.clip(seen + 0.5, 0, 255)
-    return seen.astype(frame.dtype)
+    return np.clip(seen + 0.5, 0, 255).astype(frame.dtype)
+
+
+def _disturbed(series: NDArray[np.float32], config: ViewsConfig, rng: np.random.Generator) -> NDArray[np.float32]:
+    """Each channel scaled and jittered by its own spread (Um et al. 2017, arXiv:1706.00527), and a gap in all of them."""
+    channels, time = series.shape
+    spread = series.std(1, keepdims=True)  # channels of one sensor differ in unit and size
+    series = series * (config.gain ** rng.uniform(-1, 1, (channels, 1))).astype(np.float32)
+    noise = rng.standard_normal(series.shape, dtype=np.float32)
+    series = series + spread * np.float32(config.noise * rng.random()) * noise
+    gap = int(rng.integers(int(config.mask * time) + 1))
+    start = int(rng.integers(time - gap + 1))
+    series[:, start : start + gap] = series.mean(1, keepdims=True)
+    return series
 
 
 def _shifted(frame: NDArray[np.float32], axis: int, share: float, rng: np.random.Generator) -> NDArray[np.float32]:
