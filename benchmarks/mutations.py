@@ -7,6 +7,7 @@ and sign the manifest, as somebody would who knows how: the checks behind the di
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import random
@@ -142,7 +143,7 @@ def facts(folder: Path, rng: random.Random) -> None:
             elif isinstance(place[key], int) and rng.random() < 0.5:
                 place[key] = rng.choice((*HUGE, place[key] + 1, place[key] - 1, place[key] * 1000))
             else:
-                place[key] = rng.choice(HOSTILE)
+                place[key] = copy.deepcopy(rng.choice(HOSTILE))  # a later change may put something into it
 
     relisted(folder, change)
 
