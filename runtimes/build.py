@@ -77,14 +77,15 @@ def build(
         trt = load_trt()
     except ModuleNotFoundError as error:
         raise MissingExtraError("tensorrt", "tensorrt") from error
-    cuda = Cuda()
+    cuda, plans = Cuda(), PlanCache(cache_folder(cache))
+    plans.prepare()
     with Tail(bundle, engine=TRUSTED) as tail:
         bench = _Bench(
             trt=trt,
             cuda=cuda,
             bundle=bundle,
             tail=tail,
-            plans=PlanCache(cache_folder(cache)),
+            plans=plans,
             machine=this_machine(trt, cuda),
             batches=batches,
             workspace_mib=workspace_mib,
@@ -195,7 +196,6 @@ class _Bench:
         timing = self.plans.timing(self.machine)
         known = timing.read_bytes() if timing.is_file() else b""
         plan, known = build_plan(self.trt, graph, options, known)
-        self.plans.folder.mkdir(parents=True, exist_ok=True)
         write_atomic(timing, known)
         return plan
 

@@ -112,6 +112,19 @@ class PlanCache:
             return None
         return record if _whole(self.plan(key), record) else None
 
+    def prepare(self) -> None:
+        """Make the folder, before anything is built that would lie in it.
+
+        Raises:
+            EngineError: It cannot be made, or not be written to.
+        """
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise self._unwritable(error) from error
+        if not os.access(self.folder, os.W_OK):
+            raise self._unwritable("it is read-only")
+
     def store(self, key: Key, plan: bytes | None, facts: Mapping[str, Any]) -> None:
         """Write a plan and its record, the record last; None for a plan that must not be used.
 
@@ -119,7 +132,6 @@ class PlanCache:
             EngineError: The folder cannot be written.
         """
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
             place = self.plan(key)
             if plan is None:
                 place.unlink(missing_ok=True)
@@ -129,9 +141,7 @@ class PlanCache:
             record = {"format": _FORMAT, "key": _plain(key), "plan_sha256": sha256, **facts}
             write_atomic(place.with_suffix(".json"), (json.dumps(signed(record), indent=2) + "\n").encode())
         except OSError as error:
-            raise EngineError(
-                f"plans cannot be kept in {self.folder}: {error}; choose another folder with --cache DIR or {CACHE_VARIABLE}"
-            ) from error
+            raise self._unwritable(error) from error
 
     def find(self, bundle: Bundle, role: str, precision: str, machine: Machine) -> dict[str, Any] | None:
         """The record of the plan to use, by the last build that passed on this machine; `plan` is its path."""
@@ -192,6 +202,11 @@ class PlanCache:
         """What builds on this machine have found out about kernels."""
         digest = hashlib.sha256(json.dumps(asdict(machine), sort_keys=True).encode()).hexdigest()[:32]
         return self.folder / f"timing-{digest}.cache"
+
+    def _unwritable(self, why: object) -> EngineError:
+        return EngineError(
+            f"plans cannot be kept in {self.folder}: {why}; choose another folder with --cache DIR or {CACHE_VARIABLE}"
+        )
 
     def _newest_first(self) -> list[Path]:
         aged = []
