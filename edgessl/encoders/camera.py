@@ -112,7 +112,7 @@ class Resize(nn.Module):
 
     def forward(self, frames: Tensor) -> Tensor:
         """`(batch, height, width, 3)` -> `(batch, 3, *size)`."""
-        levels = self.rows(frames.float())  # (batch, out_height, width, 3)
+        levels: Tensor = self.rows(frames.float())  # (batch, out_height, width, 3)
         levels = self.columns(levels.permute(0, 2, 3, 1))  # (batch, out_width, 3, out_height)
         levels = levels.permute(0, 2, 3, 1)
         return levels.clamp(0, 255) if self.clip else levels
@@ -169,7 +169,6 @@ class _Pass(nn.Module):
         self.after, before = weights.shape
         self.same = weights.shape[0] == before and bool((weights == np.eye(before)).all())
         places, blocks = _bands(weights)
-        self.bands = len(places)
         # Persistent, though nothing learns them: a checkpoint, which knows no camera, must not load without them.
         self.register_buffer("weights", torch.from_numpy(blocks).float())
         self.register_buffer("places", torch.from_numpy(places).flatten())
@@ -178,8 +177,11 @@ class _Pass(nn.Module):
         if self.same:
             return x
         a, b = x.shape[2:]
-        bands = x.flatten(2).index_select(1, self.places).unflatten(1, (self.bands, -1))  # (batch, bands, seen, a b)
-        return (self.weights @ bands).flatten(1, 2)[:, : self.after].unflatten(2, (a, b))
+        bands = (
+            x.flatten(2).index_select(1, self.places).reshape(-1, *self.weights.shape[::2], a * b)
+        )  # (batch, bands, seen, a b)
+        made = (self.weights @ bands).flatten(1, 2)[:, : self.after]
+        return made.reshape(-1, self.after, a, b)
 
 
 def _bands(weights: Weights) -> tuple[NDArray[np.int64], Weights]:

@@ -47,11 +47,11 @@ def _one(
         for axis in axes:
             seen = _smoothed(seen, axis)
     if spec.kind != "image":
-        return _disturbed(seen, config, rng).astype(frame.dtype)
+        return np.asarray(_disturbed(seen, config, rng), frame.dtype)
     seen *= np.float32(config.gain ** rng.uniform(-1, 1))
     sigma = np.float32(config.noise * 255.0 * rng.random())
     seen += sigma * rng.standard_normal(seen.shape, dtype=np.float32)
-    return np.clip(seen + 0.5, 0, 255).astype(frame.dtype)
+    return np.asarray(np.clip(seen + 0.5, 0, 255).astype(frame.dtype))
 
 
 def _disturbed(series: NDArray[np.float32], config: ViewsConfig, rng: np.random.Generator) -> NDArray[np.float32]:
