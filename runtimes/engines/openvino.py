@@ -72,8 +72,8 @@ class OpenVino:
             if empty:
                 feeds = {**feeds} | {name: np.zeros((1, *feeds[name].shape[1:]), feeds[name].dtype) for name in empty}
             try:
-                # Inputs are read where they are; the run is over before the caller has them back.
-                values = self._request.infer(dict(feeds), share_inputs=True)
+                # Copied: a request keeps what it was given, and the caller may free that. The copy takes no time to speak of.
+                values = self._request.infer(dict(feeds), share_inputs=False)
                 rows = slice(0, 0) if empty else slice(None)
                 return {
                     name: np.array(values[name][rows] if info.shape[:1] == (None,) else values[name])
