@@ -32,7 +32,7 @@ p,.dim{color:var(--dim)}
 .wide{overflow-x:auto}
 table{border-collapse:collapse;font-variant-numeric:tabular-nums}
 th,td{padding:.25rem .9rem .25rem 0;text-align:left;vertical-align:top;border-bottom:1px solid var(--line)}
-th{font-weight:600;white-space:nowrap}td.n{text-align:right;white-space:nowrap}td.f{overflow-wrap:anywhere;min-width:8rem}
+th{font-weight:600;white-space:nowrap}td.n{text-align:right;white-space:nowrap}td.f{overflow-wrap:anywhere;min-width:6rem}td.f:first-child{min-width:11rem}
 .good{color:var(--good)}.bad{color:var(--bad);font-weight:600}
 svg.figure{width:100%;max-width:40rem;height:auto}
 svg .mark{fill:var(--mark)}svg .line{fill:none;stroke:var(--mark);stroke-width:1.5}
