@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from edgessl.bundle import PRECISIONS, Bundle, open_bundle
-from edgessl.errors import EngineError, GateError, InputError, MissingExtraError, UnknownNameError
+from edgessl.errors import EngineError, GateError, InputError, UnknownNameError
 from edgessl.files import write_atomic
 from edgessl.runtimes.buildreport import BuildReport, BuildRow
 from edgessl.runtimes.engines.cuda import Cuda
@@ -73,10 +73,7 @@ def build(
     bundle = open_bundle(bundle_path)
     if precision != "auto":
         bundle.graph("encoder", precision, ENGINE)  # says which there are
-    try:
-        trt = load_trt()
-    except ModuleNotFoundError as error:
-        raise MissingExtraError("tensorrt", "tensorrt") from error
+    trt = load_trt()
     cuda, plans = Cuda(), PlanCache(cache_folder(cache))
     plans.prepare()
     with Tail(bundle, engine=TRUSTED) as tail:

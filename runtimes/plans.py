@@ -229,7 +229,7 @@ def plan_for(
         machine: What it must have been built on; looked at when it is None.
 
     Raises:
-        ModuleNotFoundError: TensorRT is not on this machine.
+        MissingExtraError: TensorRT is not on this machine.
         EngineError: There is no such plan, or none that still counts; says what to type.
     """
     plans = PlanCache(cache_folder(cache))
@@ -251,7 +251,7 @@ def precisions_built(
     """Precisions that have a plan here, the one that `edgessl build` chose first, then cheapest first.
 
     Raises:
-        ModuleNotFoundError: TensorRT is not on this machine.
+        MissingExtraError: TensorRT is not on this machine.
         EngineError: TensorRT cannot be used.
     """
     plans = PlanCache(cache_folder(cache))

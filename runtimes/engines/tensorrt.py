@@ -45,7 +45,7 @@ class TensorRt:
         cuda_graph: Record graphs.
 
     Raises:
-        ModuleNotFoundError: TensorRT is not on this machine.
+        MissingExtraError: TensorRT is not on this machine.
         EngineError: The plan is not one, is of another TensorRT or GPU, or does not fit into memory.
     """
 
@@ -123,6 +123,12 @@ class TensorRt:
             "cuda_graph": self._graphs,
             "threads": self._threads,
         }
+
+    def fused(self) -> dict[str, int]:
+        """Nothing: TensorRT makes kernels of whole blocks, and a plan does not say which of them compute in int8."""
+        if self._engine is None:
+            raise EngineError("this engine is closed; open it again")
+        return {}
 
     def close(self) -> None:
         """Give memory and stream back."""

@@ -7,7 +7,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from edgessl.errors import EngineError
+from edgessl.errors import EngineError, MissingExtraError
 
 OLDEST = (10, 0)  # before it, what a graph's types mean was another question
 SYSTEM_PACKAGES = Path("/usr/lib")  # JetPack installs TensorRT below it, in python3*/dist-packages
@@ -19,26 +19,13 @@ def load_trt() -> Any:
     """The `tensorrt` module.
 
     Raises:
-        ModuleNotFoundError: TensorRT is not on this machine.
+        MissingExtraError: TensorRT is not on this machine.
         EngineError: It is there and cannot be used: too old, out of this environment's sight, or not whole.
     """
     try:
         trt = import_module("tensorrt")
-    except ModuleNotFoundError as error:
-        if error.name == "tensorrt" and (seen := _system_package()):
-            raise EngineError(
-                f"TensorRT is installed in {seen}, where this environment (Python {sys.version_info[0]}."
-                f"{sys.version_info[1]}) does not look. With the system's own Python type: "
-                "python3 -m venv --system-site-packages .venv"
-            ) from error
-        raise
     except ImportError as error:
-        if "libnvdla_compiler" in str(error):
-            raise EngineError(
-                f"TensorRT cannot be imported: {error}. In a container on JetPack 7.2 use the host's TensorRT, or a "
-                "container of the SBSA kind; on a thin JetPack 6 type: sudo apt install nvidia-l4t-dla-compiler"
-            ) from error
-        raise EngineError(f"TensorRT cannot be imported: {error}. Type: edgessl doctor") from error
+        raise _unimportable(error) from error
     version = version_of(trt)
     if version < OLDEST:
         raise EngineError(
@@ -89,6 +76,24 @@ def made(trt: Any, kind: str, *arguments: Any, logger: Any) -> Any:
         raise EngineError(
             f"TensorRT {trt.__version__} has no {kind} here: {logger.said()} ({error}). Type: edgessl doctor"
         ) from error
+
+
+def _unimportable(error: ImportError) -> EngineError | MissingExtraError:
+    if isinstance(error, ModuleNotFoundError) and error.name == "tensorrt":
+        seen = _system_package()
+        if not seen:
+            return MissingExtraError("tensorrt", "tensorrt")
+        return EngineError(
+            f"TensorRT is installed in {seen}, where this environment (Python {sys.version_info[0]}."
+            f"{sys.version_info[1]}) does not look. With the system's own Python type: "
+            "python3 -m venv --system-site-packages .venv"
+        )
+    if "libnvdla_compiler" in str(error):
+        return EngineError(
+            f"TensorRT cannot be imported: {error}. In a container on JetPack 7.2 use the host's TensorRT, or a "
+            "container of the SBSA kind; on a thin JetPack 6 type: sudo apt install nvidia-l4t-dla-compiler"
+        )
+    return EngineError(f"TensorRT cannot be imported: {error}. Type: edgessl doctor")
 
 
 def _system_package() -> str:

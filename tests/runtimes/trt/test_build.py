@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +11,8 @@ import pytest
 
 from edgessl.bundle import open_bundle
 from edgessl.errors import EngineError, GateError, InputError, MissingExtraError, UnknownNameError
-from edgessl.runtimes import build as module
 from edgessl.runtimes.build import build
+from edgessl.runtimes.engines import trtlib
 from edgessl.runtimes.engines.onnxrt import OnnxRuntime
 from edgessl.runtimes.engines.tensorrt import TensorRt
 from edgessl.runtimes.plans import plan_for, precisions_built
@@ -232,13 +233,10 @@ def test_a_precision_that_the_bundle_lacks_is_named(orin, tiny):
 
 
 def test_no_tensorrt_gets_the_pip_line(robot, monkeypatch, tmp_path):
-    monkeypatch.setitem(module.__dict__, "load_trt", _absent)
+    monkeypatch.setattr(trtlib, "SYSTEM_PACKAGES", tmp_path)
+    monkeypatch.setitem(sys.modules, "tensorrt", None)
     with pytest.raises(MissingExtraError, match=r"edgessl\[tensorrt\]"):
         build(robot)
-
-
-def _absent():
-    raise ModuleNotFoundError("No module named 'tensorrt'", name="tensorrt")
 
 
 def test_a_cache_that_cannot_be_written_is_named(orin, robot, tmp_path):

@@ -15,6 +15,7 @@ from edgessl.errors import EngineError
 from edgessl.runtimes import plans
 from edgessl.runtimes.build import build
 from edgessl.runtimes.engines.cuda import Cuda
+from edgessl.runtimes.graphs import engine_of_tail, graph_for, precisions_for
 from edgessl.runtimes.plans import KEEP, Key, Machine, PlanCache, cache_folder, plan_for, this_machine
 
 
@@ -204,3 +205,11 @@ def test_a_record_signed_for_a_plan_that_is_not_ok_does_not_count(built, cache, 
         file.write_text(json.dumps(signed(json.loads(file.read_text()) | {"ok": False})))
     with pytest.raises(EngineError, match="edgessl build"):
         plan_for(bundle, "encoder", "fp32")
+
+
+def test_an_engine_opens_the_graph_or_the_plan(built, bundle, robot):
+    assert graph_for(bundle, "encoder", "fp32", "onnxruntime") == robot / "encoder.onnx"
+    assert graph_for(bundle, "encoder", "fp32", "tensorrt") == plan_for(bundle, "encoder", "fp32")
+    assert precisions_for(bundle, "encoder", "onnxruntime") == ("int8", "fp32")
+    assert precisions_for(bundle, "encoder", "tensorrt") == ("fp32",)
+    assert (engine_of_tail("tensorrt"), engine_of_tail("openvino")) == ("onnxruntime", "openvino")

@@ -1,0 +1,39 @@
+"""What an engine opens for a graph of a bundle: the graph itself, or the plan that was built from it on this device."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from edgessl.bundle import Bundle
+from edgessl.runtimes import plans
+
+BESIDE_PLANS = "onnxruntime"  # runs what has no plan: the tail, whose weights change, and the training step
+
+
+def graph_for(bundle: Bundle, role: str, precision: str, engine: str) -> Path:
+    """The file to open for `encoder` or `trunk`.
+
+    Raises:
+        InputError: The bundle has no such graph.
+        MissingExtraError: The engine runs plans, and is not on this machine.
+        EngineError: There is no plan that still counts; says what to type.
+    """
+    if engine == plans.ENGINE:
+        return plans.plan_for(bundle, role, precision)
+    return bundle.graph(role, precision, engine)
+
+
+def precisions_for(bundle: Bundle, role: str, engine: str) -> tuple[str, ...]:
+    """Precisions that the engine can open now, the one that `auto` takes first.
+
+    Raises:
+        MissingExtraError, EngineError: The engine runs plans, and cannot be used on this machine.
+    """
+    if engine == plans.ENGINE:
+        return plans.precisions_built(bundle, role)
+    return bundle.precisions(role, engine)
+
+
+def engine_of_tail(engine: str) -> str:
+    """What runs the tail and the training step where `engine` runs the trunk."""
+    return BESIDE_PLANS if engine == plans.ENGINE else engine
