@@ -61,7 +61,7 @@ class FakeQuantized(nn.Module):
             transformer = first.transformer
             self.placement = placement if placement != "auto" else PLACEMENTS[transformer]
             self._plan = Plan(asymmetric=self.placement == "onnxruntime", residual=not transformer)
-            self._plan.fused = first.fused
+            self._plan.fused = set() if transformer else first.fused
             for images in batches:
                 self._through(_Observe(encoder, self._pairs, self._plan), images)
         low, high = torch.tensor(list(self._plan.seen.values())).T
