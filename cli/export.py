@@ -39,8 +39,8 @@ def export(
     """
     refuse_existing(output, overwrite=overwrite)
     from edgessl.checkpoint import read_checkpoint, read_facts
-    from edgessl.export.bundle import ExportConfig
     from edgessl.export.bundle import export as write
+    from edgessl.export.config import ExportConfig
     from edgessl.export.train_step import StepConfig
     from edgessl.signals import InputSpec
     from edgessl.sources import open_source

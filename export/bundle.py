@@ -1,65 +1,41 @@
-"""Checkpoint -> bundle: every graph written, opened in its engine, compared, and only then put in place."""
+"""Encoder -> bundle: every graph written, opened in its engine, compared, and only then put in place."""
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
-from datetime import datetime, timezone
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import onnx
-import torch
-from numpy.typing import NDArray
 from safetensors.numpy import save_file
 
 from edgessl.bundle import Kind, open_bundle, write_manifest
 from edgessl.encoders.base import EncoderModule
-from edgessl.errors import GateError, InputError, UnknownNameError
-from edgessl.export.graph import IR_VERSION, OPSET, write_graph
-from edgessl.export.objectives import Source as SourceStatistics
-from edgessl.export.quantize import batches_of, quantize_graph
+from edgessl.errors import GateError, InputError
+from edgessl.export.adaptation import write_adaptation, write_live_tail
+from edgessl.export.calibrate import observe, spread
+from edgessl.export.config import ExportConfig
+from edgessl.export.draft import Draft, failures
+from edgessl.export.facts import manifest_of
+from edgessl.export.graphs import Graphs, traced
+from edgessl.export.lint import lint
+from edgessl.export.make import Maker
+from edgessl.export.pays import machine
+from edgessl.export.samples import Samples, read_samples
 from edgessl.export.split import Split, split_encoder
-from edgessl.export.statistics import source_statistics
-from edgessl.export.tail import write_tail
-from edgessl.export.train_step import Step, StepConfig, step_facts, step_parity, write_step
-from edgessl.files import atomic_folder, refuse_existing, sha256_of
-from edgessl.runtimes.split import Tail, Trunk
-from edgessl.runtimes.verify import ParityRow, replay
+from edgessl.export.surgery import static_batch
+from edgessl.export.targets import TARGETS
+from edgessl.export.trained_ranges import with_trained
+from edgessl.files import atomic_folder, refuse_existing
+from edgessl.runtimes.verify import ParityRow
 from edgessl.sources import Source
 
-PRECISIONS = ("auto", "fp32", "int8")
-ENGINE = "onnxruntime"
-LEAST = 32  #: frames, so that ten nearest neighbours among the golden samples say something
+ENGINE = "onnxruntime"  #: every device has it; the fp32 graphs are judged in it, whatever the targets
 
-#: path -> what it is
-Roles = dict[str, Kind]
-
-
-@dataclass(frozen=True, kw_only=True)
-class ExportConfig:
-    """What to write. All defaults are ours.
-
-    Attributes:
-        precision: `int8` must pass its gate; `auto` leaves int8 out where it does not; `fp32` does not try.
-        calibration: Frames that quantization and source statistics are taken from, spread over the source.
-        golden: Frames stored with their fp32 vectors: what every graph is compared on, here and on the device. They are not
-            among the calibration frames, at most a third of all.
-        anchors: Frames stored as latents, which a candidate on the device is judged by.
-        step: The tail's training step.
-    """
-
-    precision: str = "auto"
-    calibration: int = 512
-    golden: int = 64
-    anchors: int = 64
-    step: StepConfig = field(default_factory=StepConfig)
-
-    def __post_init__(self) -> None:
-        if self.precision not in PRECISIONS:
-            raise UnknownNameError("precision", self.precision, PRECISIONS)
+#: what one moment of the export is told to
+Say = Callable[[str], None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,12 +45,14 @@ class ExportReport:
     Attributes:
         path: The bundle.
         parity: One row per graph that embeds.
-        rejected: Precisions that were tried and left out, with the reason.
+        rejected: "engine precision" that was tried and left out, with the reason.
+        measured: Times, a row per graph.
     """
 
     path: Path
     parity: list[ParityRow]
     rejected: dict[str, str]
+    measured: list[dict[str, Any]] = field(default_factory=list)
 
 
 def export(
@@ -84,203 +62,128 @@ def export(
     output: Path,
     *,
     config: ExportConfig | None = None,
+    trained: Mapping[str, tuple[float, float]] | None = None,
     overwrite: bool = False,
-    say: Callable[[str], None] = lambda _: None,
+    say: Say = lambda _: None,
+    advance: Callable[[int], None] = lambda _: None,
 ) -> ExportReport:
     """Write a bundle.
 
     Args:
         encoder: The encoder, in eval mode.
-        facts: Of its checkpoint; go into the manifest as provenance.
-        calibrate: Real frames from where the encoder will work.
+        facts: Where it comes from; go into the manifest as provenance.
+        calibrate: Real samples from where the encoder will work.
         output: The folder to write, `NAME.edgessl`.
         config: What to write.
+        trained: Ranges of a quantization-aware distillation, `input.MODULE` and `output.MODULE`; they replace what
+            calibration sees.
         overwrite: Replace `output`.
         say: Told about each step.
+        advance: Told how many more samples are calibrated on.
 
     Raises:
         GateError: A graph failed its bound; nothing is written.
-        InputError: Too few frames, or `output` exists.
+        InputError: Too few samples, or `output` exists.
     """
     config = config or ExportConfig()
     if output.suffix != ".edgessl":
         raise InputError(f"a bundle's name ends in .edgessl; type -o {output.with_suffix('.edgessl')}")
     refuse_existing(output, overwrite=overwrite)
-    samples, frames, names = _frames(calibrate, config)
-    say(f"{len(frames)} calibration frames, {len(samples)} golden samples")
+    samples = read_samples(calibrate, encoder, config)
+    say(f"{len(samples.frames)} samples of {calibrate.name}, {len(samples.golden.samples)} golden ones")
     split = split_encoder(encoder)
-    golden = _embed(encoder, samples)
+    say("tracing")
+    graphs = traced(split)
     with atomic_folder(output, overwrite=overwrite) as folder:
-        save_file({"samples": np.ascontiguousarray(samples), "vectors": golden}, folder / "golden.safetensors")
-        roles: Roles = {"golden.safetensors": Kind("golden")}
-        roles |= _write_graphs(split, folder, say)
-        rejected: dict[str, str] = {}
-        manifest = _manifest(encoder, facts, calibrate, names, split, folder, output)
-        if config.precision != "fp32":
-            say("int8: calibrating and quantizing")
-            quantized = _quantize(split, folder, frames)
-            reason = _failure(folder, roles | quantized, manifest, only="int8")
-            if not reason:
-                roles |= quantized
-            elif config.precision == "int8":
-                raise GateError(f"int8 failed its gate: {reason}. Give more calibration frames, or --precision auto")
-            else:
-                say(f"int8 left out: {reason}")
-                rejected["int8"] = reason
-                for path in quantized:
-                    (folder / path).unlink()
+        manifest = manifest_of(encoder, facts, calibrate, samples, split, graphs, output, config)
+        draft = Draft(folder=folder, golden=samples.golden, input=encoder.input, dim=encoder.dim, manifest=manifest)
+        _write_fp32(draft, graphs, split, samples)
+        maker = Maker(draft=draft, graphs=graphs, ranges={}, config=config, say=say)
+        if any("int8" in config.wanted(name) for name in config.targets):
+            maker.ranges = _ranges(graphs, samples, config, facts, trained or {}, say, advance)
+        for name in sorted(config.targets, key=lambda name: not TARGETS[name].here):
+            maker.make(name)
         say("source statistics and training step")
-        best = "int8" if "trunk.int8.onnx" in roles else "fp32"
-        facts_of_step, step_figures = _write_adaptation(split, folder, roles, manifest, frames, best, config)
-        roles |= {"step.onnx": Kind("step", "fp32"), "source.safetensors": Kind("source")}
-        manifest |= {"step": facts_of_step, "rejected": rejected}
-        say("parity gate")
-        rows = _replay(folder, roles, manifest)
-        failed = [row for row in rows if not row.ok]
-        if failed:
-            raise GateError("; ".join(_describe(row) for row in failed))
-        manifest["parity"] = {row.file: row.to_json() for row in rows} | {"step.onnx": step_figures}
-        write_manifest(folder, roles, manifest)
+        write_adaptation(split, draft, samples.frames, config)
+        manifest |= {"rejected": draft.rejected, "lint": _linted(draft, config) + maker.findings}
+        manifest["parity"] = {row.file: row.to_json() for row in draft.parity}
+        manifest["parity"]["step.onnx"] = manifest["step"].pop("parity")
+        _write_reports(draft, maker)
+        write_manifest(folder, draft.kinds, manifest)
         open_bundle(folder)
-    return ExportReport(path=output, parity=rows, rejected=rejected)
+    return ExportReport(path=output, parity=draft.parity, rejected=draft.rejected, measured=maker.measured)
 
 
-def _frames(source: Source, config: ExportConfig) -> tuple[NDArray[Any], NDArray[Any], list[str]]:
-    """Golden samples, calibration frames and the names of these, both evenly over the source."""
-    wanted = min(config.calibration + config.golden, len(source))
-    indices = np.unique(np.linspace(0, len(source) - 1, wanted).round().astype(int))
-    kept, frames = source.read(indices)
-    if len(kept) < LEAST:
-        raise InputError(f"{source.name} has {len(kept)} readable frames; export takes at least {LEAST}, better 400")
-    golden = np.linspace(0, len(kept) - 1, min(config.golden, len(kept) // 3)).round().astype(int)
-    others = np.setdiff1d(np.arange(len(kept)), golden)
-    return frames[golden], frames[others], [source.names[kept[row]] for row in others]
-
-
-@torch.no_grad()
-def _embed(encoder: EncoderModule, frames: NDArray[Any]) -> NDArray[np.float32]:
-    parts = [
-        encoder(torch.from_numpy(np.ascontiguousarray(part))) for part in np.array_split(frames, -(-len(frames) // 32))
-    ]
-    return np.ascontiguousarray(torch.cat(parts).numpy())
-
-
-def _write_graphs(split: Split, folder: Path, say: Callable[[str], None]) -> Roles:
-    frames = torch.zeros(2, *split.encoder.input.shape, dtype=torch.uint8)
-    statistics = [f"port{index}.{part}" for index in range(len(split.encoder.ports)) for part in ("mean", "square")]
-    say("encoder.onnx")
-    write_graph(
-        split.encoder, (frames,), folder / "encoder.onnx", inputs=["frames"], outputs=["vectors"], dynamic=["frames"]
-    )
-    say("trunk.fp32.onnx")
-    write_graph(
-        split.trunk,
-        (frames, *split.identity_ports()),
-        folder / "trunk.fp32.onnx",
-        inputs=["frames", *split.port_names()],
-        outputs=["latents", *statistics],
-        dynamic=["frames"],
-    )
-    say("tail.onnx")
-    weights = {f"weight.{name}": value for name, value in split.tail_weights().items()}
-    write_tail(split, folder / "tail.onnx")
-    save_file({name: value.contiguous().numpy() for name, value in weights.items()}, folder / "tail.safetensors")
-    return {
+def _write_fp32(draft: Draft, graphs: Graphs, split: Split, samples: Samples) -> None:
+    """What every bundle has, judged in the engine that every device has."""
+    golden = {"samples": samples.golden.samples, "vectors": samples.golden.vectors}
+    save_file(golden, draft.folder / "golden.safetensors")
+    draft.kinds["golden.safetensors"] = Kind("golden")
+    write_live_tail(split, draft)
+    models = {
+        "encoder.onnx": graphs.encoder,
+        "encoder.b1.onnx": static_batch(graphs.encoder, 1),
+        "trunk.fp32.onnx": graphs.trunk,
+    }
+    files = {
         "encoder.onnx": Kind("encoder", "fp32"),
+        "encoder.b1.onnx": Kind("encoder", "fp32", batch=1),
         "trunk.fp32.onnx": Kind("trunk", "fp32"),
-        "tail.onnx": Kind("tail", "fp32"),
-        "tail.safetensors": Kind("weights"),
     }
+    for path, model in models.items():
+        onnx.save(model, draft.folder / path)
+    rows, vectors = draft.judge(files, ENGINE)
+    if reason := failures(rows):
+        raise GateError(f"the exported graphs do not compute what PyTorch does: {reason}")
+    draft.accept(files, rows, vectors)
 
 
-def _quantize(split: Split, folder: Path, frames: NDArray[Any]) -> Roles:
-    values = (value.numpy() for value in split.identity_ports())
-    identity = dict(zip(split.port_names(), values, strict=True))
-    quantize_graph(folder / "encoder.onnx", folder / "encoder.int8.onnx", batches_of(frames, {}))
-    quantize_graph(folder / "trunk.fp32.onnx", folder / "trunk.int8.onnx", batches_of(frames, identity))
-    return {
-        "encoder.int8.onnx": Kind("encoder", "int8", "onnxruntime"),
-        "trunk.int8.onnx": Kind("trunk", "int8", "onnxruntime"),
-    }
-
-
-def _write_adaptation(
-    split: Split,
-    folder: Path,
-    roles: Roles,
-    manifest: dict[str, Any],
-    frames: NDArray[Any],
-    precision: str,
+def _ranges(
+    graphs: Graphs,
+    samples: Samples,
     config: ExportConfig,
-) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Source statistics, taken on the trunk that will serve so that quantization is not seen as drift; and the step."""
-    write_manifest(folder, roles, manifest)
-    bundle = open_bundle(folder, verify=False)
-    with Trunk(bundle, engine=ENGINE, precision=precision) as trunk, Tail(bundle, engine=ENGINE) as tail:
-        observed = trunk.run(frames, trunk.identity)
-        vectors = tail.run(observed.latents)
-    anchors = np.linspace(0, len(frames) - 1, min(config.anchors, len(frames))).round().astype(int)
-    source = source_statistics(observed, vectors, anchors, channel_axis=split.encoder.channel_axis)
-    save_file(source, folder / "source.safetensors")
-    statistics = SourceStatistics(
-        mean=torch.from_numpy(source["embedding.mean"]), std=torch.from_numpy(source["embedding.var"] + 1e-8).sqrt()
-    )
-    step = Step(split, config.step, statistics)
-    write_step(step, folder / "step.onnx")
-    return step_facts(step), step_parity(step, folder / "step.onnx", ENGINE, observed.latents[: 4 * config.step.batch])
-
-
-def _manifest(
-    encoder: EncoderModule,
     facts: dict[str, Any],
-    calibrate: Source,
-    names: Sequence[str],
-    split: Split,
-    folder: Path,
-    output: Path,
+    trained: Mapping[str, tuple[float, float]],
+    say: Say,
+    advance: Callable[[int], None],
 ) -> dict[str, Any]:
-    weights = sha256_of(folder / "encoder.onnx")
+    """Ranges by placement: what calibration saw, and what was trained where it was trained for that placement."""
+    chosen = samples.frames[spread(samples.frames, config.calibration)]
+    say(f"calibrating on {len(chosen)} samples")
+    seen = observe(graphs.encoder, chosen, advance=advance)
+    placement = facts.get("quantization", {}).get("placement", "") if trained else ""
     return {
-        "name": output.stem,
-        "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        # The space is named for the function that makes it: the same weights and preprocessing, the same space.
-        "space_id": f"{encoder.name}-{encoder.dim}-{weights[:12]}",
-        "dim": encoder.dim,
-        "input": encoder.input.to_json(),
-        "encoder": {"name": encoder.name, "options": encoder.options},
-        "split": {
-            "latent": list(split.latent),
-            "channel_axis": encoder.channel_axis,
-            "cut": encoder.cut,
-            "ports": [{"stage": stage, "channels": encoder.channels[stage]} for stage in encoder.ports],
-        },
-        "onnx": {"opset": OPSET, "ir_version": IR_VERSION},
-        "provenance": {
-            "checkpoint": facts,
-            "calibration": {
-                "data": calibrate.name,
-                "frames": len(names),
-                "names_sha256": hashlib.sha256("\n".join(names).encode()).hexdigest(),
-                "skipped": len(calibrate.skipped),
-            },
-            "versions": {"torch": torch.__version__, "onnx": onnx.__version__, "numpy": np.__version__},
-        },
-        "parity": {},
+        target.placement.name: with_trained(seen, graphs.encoder, trained)
+        if target.placement.name == placement
+        else seen
+        for target in TARGETS.values()
     }
 
 
-def _replay(folder: Path, roles: Roles, manifest: dict[str, Any]) -> list[ParityRow]:
-    write_manifest(folder, roles, manifest)
-    return replay(open_bundle(folder, verify=False), ENGINE)
+def _linted(draft: Draft, config: ExportConfig) -> list[dict[str, str]]:
+    """What of the graphs for every engine some engine may refuse.
+
+    Raises:
+        GateError: The engine that every device has would.
+    """
+    found = []
+    for path, kind in draft.kinds.items():
+        if not path.endswith(".onnx") or kind.engine == "tensorrt":
+            continue
+        model = onnx.load(draft.folder / path)
+        for check in config.lint_for:
+            engine = check.partition(":")[0]
+            if kind.engine not in ("", engine):
+                continue
+            findings = lint(model, check)
+            wrong = [finding.message for finding in findings if finding.level == "error"]
+            if wrong and engine == ENGINE:
+                raise GateError(f"{path}: {'; '.join(wrong[:3])}")
+            found += [finding.to_json() | {"file": path, "target": check} for finding in findings]
+    return found
 
 
-def _failure(folder: Path, roles: Roles, manifest: dict[str, Any], *, only: str) -> str:
-    """Why the graphs of one precision fail their bound; empty when they pass."""
-    rows = [row for row in _replay(folder, roles, manifest) if row.precision == only]
-    return "; ".join(_describe(row) for row in rows if not row.ok)
-
-
-def _describe(row: ParityRow) -> str:
-    asked = {name: value for name, value in asdict(row.bound).items() if value}
-    got = ", ".join(f"{name} {getattr(row, name):.5f} (at least {value})" for name, value in asked.items())
-    return f"{row.file}: {got}"
+def _write_reports(draft: Draft, maker: Maker) -> None:
+    measured = {"machine": machine(), "rows": maker.measured}
+    (draft.folder / "measured.json").write_text(json.dumps(measured, indent=2) + "\n", encoding="utf-8")
+    draft.kinds["measured.json"] = Kind("report")

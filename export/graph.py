@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import io
 import logging
 import warnings
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -15,6 +17,7 @@ from onnx import numpy_helper
 from torch import Tensor, nn
 
 from edgessl.errors import GateError
+from edgessl.export.cast_first import cast_inputs_first
 
 OPSET = 20  #: the newest that TensorRT 10.0 to 10.3 (JetPack 6) take
 IR_VERSION = 10  #: the newest that onnxruntime 1.20 to 1.23 (JetPack 6) take
@@ -59,8 +62,10 @@ def write_graph(
         raise GateError(f"torch gave no graph for {path.name}")
     model = program.model_proto
     model.ir_version = IR_VERSION
+    _name_by_scope(model)
     for name, value in (constants or {}).items():
         _make_constant(model.graph, name, value)
+    cast_inputs_first(model)
     check_graph(
         model, inputs=[name for name in inputs if name not in (constants or {})], outputs=outputs, name=path.name
     )
@@ -93,6 +98,27 @@ def check_graph(model: onnx.ModelProto, *, inputs: Sequence[str], outputs: Seque
     if problems:
         raise GateError(f"{name} came out with {'; '.join(problems)}")
     onnx.checker.check_model(model, full_check=True)
+
+
+def _name_by_scope(model: onnx.ModelProto) -> None:
+    """Call nodes after the module that they come from, `stages.0.attn.qkv/MatMul`, and drop the exporter's notes.
+
+    The notes hold stack traces: paths of this machine, and other bytes wherever the project lies.
+    """
+    seen: Counter[str] = Counter()
+    for node in model.graph.node:
+        scopes = {entry.key: entry.value for entry in node.metadata_props}.get("pkg.torch.onnx.name_scopes", "[]")
+        modules = [scope for scope in ast.literal_eval(scopes)[:-1] if scope]
+        place = (modules[-1] if modules else "").removeprefix("module").removeprefix(".").removeprefix("encoder.")
+        name = f"{place}/{node.op_type}".lstrip("/")
+        seen[name] += 1
+        node.name = name if seen[name] == 1 else f"{name}.{seen[name]}"
+        del node.metadata_props[:]
+        node.doc_string = ""
+    for value in (*model.graph.input, *model.graph.output, *model.graph.value_info, *model.graph.initializer):
+        del value.metadata_props[:]
+        value.doc_string = ""
+    del model.metadata_props[:], model.graph.metadata_props[:]
 
 
 class _Positional(nn.Module):

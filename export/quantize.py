@@ -1,119 +1,104 @@
-"""fp32 graph -> int8 graph with Q/DQ pairs placed where onnxruntime fuses them.
-
-Two placements, told apart by what stands in the graph:
-
-- convolutional: uint8 activations, outputs of convolutions and residual sums quantized too, since onnxruntime makes an
-  integer convolution only when its output is quantized;
-- transformer: symmetric int8, only the inputs of products with constant weights. The residual stream, norms, softmax and
-  products of two activations stay in float: they carry what a ViT's vector is made of.
-"""
+"""fp32 graph + ranges -> int8 graph with Q/DQ pairs where one engine fuses them."""
 
 from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator, Sequence
-from pathlib import Path
-from typing import Any
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 
 import numpy as np
 import onnx
-from numpy.typing import NDArray
-
-from edgessl.export.graph import IR_VERSION
 
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # read when the library is loaded
-from onnxruntime.quantization import (
-    CalibrationDataReader,
-    CalibrationMethod,
-    QuantFormat,
-    QuantType,
-    quantize_static,
-)
+from onnxruntime.quantization import CalibrationMethod, QuantType, TensorData, TensorsData
+from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
 
-Feeds = dict[str, NDArray[Any]]
-_PRODUCTS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
+from edgessl.export.calibrate import Ranges
+from edgessl.export.graph import IR_VERSION
+from edgessl.export.placement import Placement, options_of, quantizable
+from edgessl.export.surgery import in_order
+
+_LEAST = 1e-6  # a value that never moved still gets a scale above zero
 
 
-def quantize_graph(source: Path, target: Path, feeds: Sequence[Feeds]) -> None:
-    """Quantize after training, on calibration feeds.
+def quantized(
+    model: onnx.ModelProto,
+    ranges: Ranges,
+    placement: Placement,
+    *,
+    exclude: Collection[str] = (),
+    same: Mapping[str, str] | None = None,
+) -> onnx.ModelProto:
+    """Quantize after training.
 
     Args:
-        source: The fp32 graph.
-        target: The int8 graph to write.
-        feeds: Inputs to run the fp32 graph on, each a batch.
+        model: The fp32 graph; it is not changed.
+        ranges: Of its values, as `calibrate.observe` gives them.
+        placement: Where the pairs go.
+        exclude: Names of nodes that stay in float.
+        same: Values that the ranges do not know -> the value whose range they have: what comes out of a port.
     """
-    model = onnx.load(source)
-    transformer = any(node.op_type in ("LayerNormalization", "Softmax") for node in model.graph.node)
-    weights = {entry.name for entry in model.graph.initializer}
-    given = {entry.name for entry in model.graph.input}
-    excluded: set[str] = set()
-    for node in model.graph.node:
-        two_activations = node.op_type in ("MatMul", "Gemm") and node.input[1] not in weights
-        is_port = node.op_type == "Add" and any(_comes_from(model, name, given) for name in node.input)
-        if two_activations or is_port:
-            excluded.add(node.name)
-    common: dict[str, Any] = {
-        "quant_format": QuantFormat.QDQ,
-        "per_channel": True,
-        "weight_type": QuantType.QInt8,
-        "calibrate_method": CalibrationMethod.MinMax,
-        "nodes_to_exclude": sorted(excluded),
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    options = options_of(placement, model)
+    chosen = set(quantizable(model)) - set(exclude)
+    kinds = options["op_types_to_quantize"]
+    ports = {name for node in model.graph.node for name in node.input if name.startswith("port")}
+    left_out = {
+        node.name
+        for node in model.graph.node
+        if node.op_type in kinds
+        and ((node.op_type in ("Conv", "ConvTranspose", "Gemm", "MatMul") and node.name not in chosen) or not node.name)
     }
-    if transformer:
-        options = common | {
-            "activation_type": QuantType.QInt8,
-            "op_types_to_quantize": list(_PRODUCTS),
-            "extra_options": {
-                "ActivationSymmetric": True,
-                "WeightSymmetric": True,
-                "QuantizeBias": False,
-                "ForceQuantizeNoInputCheck": True,
-                "QDQDisableWeightAdjustForInt32Bias": True,
-                "OpTypesToExcludeOutputQuantization": list(_PRODUCTS),
-                "QDQOpTypePerChannelSupportToAxis": {"Conv": 0, "ConvTranspose": 1, "MatMul": 1, "Gemm": 0},
-            },
-        }
-    else:
-        options = common | {
-            "activation_type": QuantType.QUInt8,
-            "op_types_to_quantize": [*_PRODUCTS, "Add", "Relu", "MaxPool"],
-            "extra_options": {"WeightSymmetric": True},
-        }
-    root = logging.getLogger()
-    level = root.level
-    root.setLevel(logging.ERROR)  # onnxruntime advises, through the root logger, a preprocessing that is done already
-    try:
-        quantize_static(str(source), str(target), _Reader(feeds), **options)
-    finally:
-        root.setLevel(level)
-    written = onnx.load(target)
+    left_out |= set(exclude) | _ports(model, ports)
+    seen = {
+        name: TensorData(
+            lowest=np.float32(min(low, 0.0)), highest=np.float32(max(ranges.high[name], low + _LEAST, 0.0))
+        )
+        for name, low in ranges.low.items()
+    }
+    seen |= {name: seen[source] for name, source in (same or {}).items() if source in seen}
+    with _quiet():
+        quantizer = QDQQuantizer(
+            copy,
+            per_channel=True,
+            reduce_range=False,
+            weight_qType=QuantType.QInt8,
+            tensors_range=TensorsData(CalibrationMethod.MinMax, seen),
+            nodes_to_quantize=[],
+            nodes_to_exclude=sorted(left_out),
+            **options,
+        )
+        quantizer.quantize_model()
+    written: onnx.ModelProto = quantizer.model.model
+    in_order(written)
     written.ir_version = IR_VERSION
     domains = {node.domain for node in written.graph.node}
     for entry in [entry for entry in written.opset_import if entry.domain not in domains]:
         written.opset_import.remove(entry)  # a domain that is imported and not used can still be refused
-    onnx.save(written, target)
+    return written
 
 
-def _comes_from(model: onnx.ModelProto, name: str, given: set[str]) -> bool:
-    """Whether a tensor is a port of the graph, or a reshaped one."""
-    if name in given:
-        return name.startswith("port")
+def _ports(model: onnx.ModelProto, ports: Collection[str]) -> set[str]:
+    """Nodes that apply a port: rounded to the grid of its calibration, all ones, a scale would not move."""
+    reached = set(ports)
+    applied = set()
     for node in model.graph.node:
-        if name in node.output and node.op_type in ("Reshape", "Unsqueeze"):
-            return _comes_from(model, node.input[0], given)
-    return False
+        if node.op_type in ("Reshape", "Unsqueeze") and node.input[0] in reached:
+            reached.update(node.output)
+        elif reached.intersection(node.input):
+            applied.add(node.name)
+    return applied
 
 
-class _Reader(CalibrationDataReader):  # type: ignore[misc]  # onnxruntime ships no types
-    def __init__(self, feeds: Sequence[Feeds]) -> None:
-        self._feeds: Iterator[Feeds] = iter(feeds)
-
-    def get_next(self) -> Feeds | None:
-        return next(self._feeds, None)
-
-
-def batches_of(frames: NDArray[Any], constants: Feeds, size: int = 32) -> list[Feeds]:
-    """Calibration feeds: `frames` in batches beside the inputs that stay the same."""
-    parts = np.array_split(frames, max(1, len(frames) // size))
-    return [{"frames": part, **constants} for part in parts]
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """The engine advises, through the root logger, a preprocessing that is done already."""
+    root = logging.getLogger()
+    level = root.level
+    root.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        root.setLevel(level)

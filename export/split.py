@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass
-from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from edgessl.blocks.folding import fold_batch_norms
 from edgessl.encoders.base import EncoderModule, unit_rows
 
 
@@ -29,7 +28,10 @@ class Trunk(nn.Module):
         encoder = self.encoder
         latent = encoder.normalize(encoder.prepare(frames))
         statistics: list[Tensor] = []
-        for index, stage in enumerate(encoder.stages[: encoder.cut]):
+        # Not a slice of the stages: it would stand in the names of everything that the graph holds.
+        for index, stage in enumerate(encoder.stages):
+            if index == encoder.cut:
+                break
             latent = stage(latent)
             if index in encoder.ports:
                 positions = [axis for axis in range(1, latent.ndim) if axis != encoder.channel_axis]
@@ -54,6 +56,19 @@ class Tail(nn.Module):
         for stage in self.stages:
             latents = stage(latents)
         return unit_rows(self.pool(latents))
+
+
+class Whole(Trunk):
+    """Frames and ports -> unit vectors, latents and channel statistics: encoder and trunk are parts of its graph."""
+
+    def forward(self, frames: Tensor, *ports: Tensor) -> tuple[Tensor, ...]:
+        """`(batch, *sample)` and ports -> `(batch, dim)`, `(batch, *latent)` and statistics."""
+        latent, *statistics = super().forward(frames, *ports)
+        value = latent
+        for index, stage in enumerate(self.encoder.stages):
+            if index >= self.encoder.cut:
+                value = stage(value)
+        return unit_rows(self.encoder.pool(value)), latent, *statistics
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,6 +96,10 @@ class Split:
         """Names of the trunk graph's port inputs, in the order of `identity_ports`."""
         return [f"port{index}.{part}" for index in range(len(self.encoder.ports)) for part in ("scale", "shift")]
 
+    def statistic_names(self) -> list[str]:
+        """Names of the trunk graph's statistics outputs, in the order of `Trunk.forward`."""
+        return [f"port{index}.{part}" for index in range(len(self.encoder.ports)) for part in ("mean", "square")]
+
     def tail_weights(self) -> dict[str, Tensor]:
         """Weights of the tail that its output depends on and that the trunk does not share, by name."""
         trunk = {id(parameter) for parameter in self.encoder.stages[: self.encoder.cut].parameters()}
@@ -104,31 +123,15 @@ def split_encoder(encoder: EncoderModule) -> Split:
     The weights that stay are those of the folded tail: what learns on the device is what is stored.
     """
     encoder = copy.deepcopy(encoder).eval().requires_grad_(False)
-    fold_batch_norms(encoder)
     _explicit_attention(encoder)
-    trunk = Trunk(encoder).eval()
-    probe = torch.zeros(2, *encoder.input.shape, dtype=torch.uint8)
+    trunk, probe = Trunk(encoder).eval(), encoder.blank(2)
     bare = Split(encoder=encoder, trunk=trunk, tail=Tail(encoder).eval(), latent=())
-    latent = trunk(probe, *bare.identity_ports())[0]
-    return Split(encoder=encoder, trunk=trunk, tail=bare.tail, latent=tuple(latent.shape[1:]))
-
-
-def fold_batch_norms(module: nn.Module) -> None:
-    """Fold each plain `BatchNorm2d` that follows a `Conv2d` in a `Sequential` into it, in place.
-
-    Other containers run their children in an order that only their code knows; their batch norms are folded in the
-    exported graph, where the order can be seen.
-    """
-    for child in module.children():
-        fold_batch_norms(child)
-    if not isinstance(module, nn.Sequential):
-        return
-    names = list(module._modules)
-    for first, second in pairwise(names):
-        convolution, norm = module._modules[first], module._modules[second]
-        if type(convolution) is nn.Conv2d and type(norm) is nn.BatchNorm2d:
-            module._modules[first] = fuse_conv_bn_eval(convolution, norm)
-            module._modules[second] = nn.Identity()
+    ports = bare.identity_ports()
+    whole = Whole(encoder).eval()
+    # What the exporter would fold later loses its name there, and a tail's weights must keep theirs.
+    fold_batch_norms(encoder, lambda: whole(probe, *ports))
+    latent = trunk(probe, *ports)[0]
+    return Split(encoder=encoder, trunk=trunk, tail=Tail(encoder).eval(), latent=tuple(latent.shape[1:]))
 
 
 def _explicit_attention(encoder: EncoderModule) -> None:

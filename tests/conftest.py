@@ -60,9 +60,12 @@ def bundle(tmp_path_factory: pytest.TempPathFactory, checkpoint: Path, frames_fo
     """That encoder, exported in fp32 and int8. Read it; copy it before changing it."""
     from edgessl.checkpoint import read_checkpoint
     from edgessl.export.bundle import export
+    from edgessl.export.config import ExportConfig
     from edgessl.sources import open_source
 
     encoder, facts = read_checkpoint(checkpoint)
     output = tmp_path_factory.mktemp("bundle") / "robot.edgessl"
-    export(encoder, facts, open_source(str(frames_folder), spec=encoder.input), output)
+    # Not auto, which would ask this machine what is faster today.
+    config = ExportConfig(precision="int8")
+    export(encoder, facts, open_source(str(frames_folder), spec=encoder.input), output, config=config)
     return output

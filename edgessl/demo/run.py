@@ -22,7 +22,8 @@ from edgessl.checkpoint import read_checkpoint
 from edgessl.demo.report import NAMES, Row, draw, row, thumbnail
 from edgessl.distill import DistillationConfig, distill
 from edgessl.errors import EdgeSSLError, InputError, Interrupted
-from edgessl.export.bundle import ExportConfig, export
+from edgessl.export.bundle import export
+from edgessl.export.config import ExportConfig
 from edgessl.files import atomic_folder, write_atomic
 from edgessl.pretrain import pretrain
 from edgessl.sources import open_source

@@ -10,8 +10,9 @@ import torch
 from edgessl.bundle import open_bundle
 from edgessl.encoders import EncoderModule
 from edgessl.errors import GateError, InputError, OutputExistsError, UnknownNameError
-from edgessl.export import bundle as module
-from edgessl.export.bundle import ExportConfig, ExportReport, export
+from edgessl.export import adaptation
+from edgessl.export.bundle import ExportReport, export
+from edgessl.export.config import ExportConfig
 from edgessl.export.objectives import Source as Statistics
 from edgessl.export.split import Split
 from edgessl.export.train_step import Step, StepConfig, step_parity, write_step
@@ -21,7 +22,7 @@ from edgessl.runtimes.split import Tail, Trunk
 from edgessl.sources import Source, open_source
 from tests.export.conftest import smooth_frames
 
-SMALL = ExportConfig(calibration=40, golden=24, anchors=9, step=StepConfig(batch=4, anchors=3))
+SMALL = ExportConfig(precision="int8", calibration=40, statistics=40, golden=24, anchors=9, step=StepConfig(batch=4, anchors=3))
 
 
 @pytest.fixture(scope="session")
@@ -42,6 +43,7 @@ def written(encoder: EncoderModule, calibrate: Source, tmp_path_factory: pytest.
 def test_every_graph_passed_its_gate(written: ExportReport) -> None:
     assert {row.file for row in written.parity} == {
         "encoder.onnx",
+        "encoder.b1.onnx",
         "encoder.int8.onnx",
         "trunk.fp32.onnx",
         "trunk.int8.onnx",
@@ -124,7 +126,7 @@ def test_source_statistics_are_those_of_the_frames(written: ExportReport) -> Non
 def test_a_wrong_graph_is_not_written(
     encoder: EncoderModule, calibrate: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    honest = module.write_tail
+    honest = adaptation.write_tail
 
     def wrong(split: object, path: Path) -> None:
         honest(split, path)  # type: ignore[arg-type]
@@ -136,7 +138,7 @@ def test_a_wrong_graph_is_not_written(
         entry.CopyFrom(onnx.numpy_helper.from_array(np.ascontiguousarray(values[::-1]), entry.name))
         onnx.save(model, path)
 
-    monkeypatch.setattr(module, "write_tail", wrong)
+    monkeypatch.setattr(adaptation, "write_tail", wrong)
     with pytest.raises(GateError, match=r"trunk\.fp32\.onnx"):
         export(
             encoder,

@@ -1,0 +1,57 @@
+"""What a bundle needs besides graphs that embed: statistics of the source, and the training step of its tail."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors.numpy import save_file
+
+from edgessl.bundle import Kind
+from edgessl.export.config import ExportConfig
+from edgessl.export.draft import Draft
+from edgessl.export.objectives import Source
+from edgessl.export.split import Split
+from edgessl.export.statistics import source_statistics
+from edgessl.export.tail import write_tail
+from edgessl.export.train_step import Step, step_facts, step_parity, write_step
+from edgessl.runtimes.split import Tail, Trunk
+
+ENGINE = "onnxruntime"
+
+
+def write_live_tail(split: Split, draft: Draft) -> None:
+    """`tail.onnx` and its factory weights."""
+    write_tail(split, draft.folder / "tail.onnx")
+    weights = {f"weight.{name}": value.contiguous().numpy() for name, value in split.tail_weights().items()}
+    save_file(weights, draft.folder / "tail.safetensors")
+    draft.kinds |= {"tail.onnx": Kind("tail", "fp32"), "tail.safetensors": Kind("weights")}
+
+
+def write_adaptation(split: Split, draft: Draft, frames: NDArray[Any], config: ExportConfig) -> None:
+    """Source statistics, on the trunk that will serve so that quantization is not seen as drift; and the step.
+
+    Raises:
+        GateError: A training step in the engine is not what it is in PyTorch.
+    """
+    bundle = draft.bundle()
+    precision = bundle.precisions("trunk", ENGINE)[0]
+    with Trunk(bundle, engine=ENGINE, precision=precision) as trunk, Tail(bundle, engine=ENGINE) as tail:
+        observed = trunk.run(frames, trunk.identity)
+        vectors = tail.run(observed.latents)
+    anchors = np.linspace(0, len(frames) - 1, min(config.anchors, len(frames))).round().astype(int)
+    source = source_statistics(observed, vectors, anchors, channel_axis=split.encoder.channel_axis)
+    save_file(source, draft.folder / "source.safetensors")
+    draft.kinds["source.safetensors"] = Kind("source")
+    statistics = Source(
+        mean=torch.from_numpy(source["embedding.mean"]), std=torch.from_numpy(source["embedding.var"] + 1e-8).sqrt()
+    )
+    step = Step(split, config.step, statistics)
+    write_step(step, draft.folder / "step.onnx")
+    draft.kinds["step.onnx"] = Kind("step", "fp32")
+    latents = observed.latents[: 4 * config.step.batch]
+    draft.manifest["step"] = step_facts(step) | {
+        "parity": step_parity(step, draft.folder / "step.onnx", ENGINE, latents)
+    }

@@ -1,0 +1,81 @@
+"""What to export, and the plan that follows from it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from edgessl.errors import InputError, UnknownNameError
+from edgessl.export.targets import TARGETS
+from edgessl.export.train_step import StepConfig
+
+PRECISIONS = ("auto", "fp32", "fp16", "int8")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportConfig:
+    """What to write. All defaults are ours.
+
+    Attributes:
+        targets: Keys of `TARGETS`.
+        precision: `fp32`, `fp16` or `int8` must pass their gate; `auto` keeps what passes and is faster here.
+        calibration: Samples that the ranges for int8 are taken from, chosen for spread.
+        statistics: Samples that source statistics are taken from, evenly over the source.
+        golden: Samples stored with their fp32 vectors: what every graph is compared on, here and on the device. They are
+            not among the others, at most a third of all.
+        anchors: Samples stored as latents, which a candidate on the device is judged by.
+        license: Of the weights, an SPDX expression where there is one.
+        lint_for: What the graphs are linted for.
+        step: The tail's training step.
+    """
+
+    targets: tuple[str, ...] = ("onnx",)
+    precision: str = "auto"
+    calibration: int = 300
+    statistics: int = 512
+    golden: int = 64
+    anchors: int = 64
+    license: str = ""
+    lint_for: tuple[str, ...] = ("tensorrt:10.3", "onnxruntime:1.20")
+    step: StepConfig = field(default_factory=StepConfig)
+
+    def __post_init__(self) -> None:
+        if self.precision not in PRECISIONS:
+            raise UnknownNameError("precision", self.precision, PRECISIONS)
+        for target in self.targets:
+            if target not in TARGETS:
+                raise UnknownNameError("target", target, TARGETS)
+        if not self.targets:
+            raise InputError(f"no target; type --to {','.join(TARGETS)}, or some of them")
+        if self.precision not in ("auto", "fp32") and not any(self.precision in TARGETS[name].precisions for name in self.targets):
+            raise InputError(
+                f"{self.precision} pays on none of {', '.join(self.targets)}; type --precision auto, or --to "
+                f"{','.join(name for name, target in TARGETS.items() if self.precision in target.precisions)}"
+            )
+        if min(self.calibration, self.statistics, self.golden, self.anchors) < 1:
+            raise InputError("calibration, statistics, golden and anchors are numbers of samples, 1 or more")
+
+    def wanted(self, name: str) -> tuple[str, ...]:
+        """Precisions to try for a target, besides the fp32 graph that every bundle has."""
+        precisions = TARGETS[name].precisions
+        if self.precision == "auto":
+            return tuple(each for each in precisions if each in TARGETS[name].automatic)
+        return tuple(each for each in precisions if each in ("fp32", self.precision))
+
+    def plan(self) -> list[dict[str, Any]]:
+        """What would be written, a row per target and precision."""
+        rows: list[dict[str, Any]] = [
+            {"target": "every engine", "precision": "fp32", "files": "encoder.onnx encoder.b1.onnx trunk.fp32.onnx"},
+            {"target": "every engine", "precision": "fp32", "files": "tail.onnx step.onnx"},
+        ]
+        for name in self.targets:
+            target = TARGETS[name]
+            rows += [
+                {
+                    "target": name,
+                    "precision": precision,
+                    "files": " ".join(target.path(role, precision) for role in ("encoder", "trunk")),
+                }
+                for precision in self.wanted(name)
+            ]
+        return rows

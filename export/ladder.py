@@ -1,0 +1,134 @@
+"""The way down from int8: plain, then smoothed, then with the layers in float that are measured to hurt."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import onnx
+
+from edgessl.bundle import Kind
+from edgessl.errors import EngineError
+from edgessl.export.calibrate import Ranges
+from edgessl.export.draft import Draft, Floats, judged_or_reason
+from edgessl.export.graphs import Graphs, parts_of
+from edgessl.export.layers import Layers, drops, layer_cosines, starts_at
+from edgessl.export.placement import quantizable
+from edgessl.export.quantize import quantized
+from edgessl.export.smooth import smoothed
+from edgessl.export.targets import Target
+from edgessl.runtimes.verify import BOUNDS, ParityRow
+
+PROBES = 8  #: golden samples that layers are compared on
+_MOST = 0.5  # share of the layers that may leave int8; with more of them in float it is no int8 graph
+
+
+@dataclass(kw_only=True)
+class Attempt:
+    """One int8 form of an encoder, and how it did.
+
+    Attributes:
+        encoder, trunk: The graphs.
+        excluded: Nodes left in float.
+        smoothed: Nodes whose weights took over outliers.
+        rows, vectors: From the gate; no rows where the engine refused the graph.
+        reason: Why it does not pass; empty where it does.
+        layers: Cosine per layer with fp32, where it was looked at.
+    """
+
+    encoder: onnx.ModelProto
+    trunk: onnx.ModelProto
+    excluded: tuple[str, ...] = ()
+    smoothed: tuple[str, ...] = ()
+    files: dict[str, Kind] = field(default_factory=dict)
+    rows: list[ParityRow] = field(default_factory=list)
+    vectors: dict[str, Floats] = field(default_factory=dict)
+    reason: str = ""
+    layers: Layers = field(default_factory=list)
+
+    def facts(self, placement: str) -> dict[str, Any]:
+        """For the manifest."""
+        return {"placement": placement, "excluded": list(self.excluded), "smoothed": len(self.smoothed)}
+
+
+def descend(
+    draft: Draft, target: Target, graphs: Graphs, ranges: Ranges, say: Callable[[str], None] = lambda _: None
+) -> Attempt:
+    """The first form that passes its gate in the target's engine, or the last that was tried.
+
+    Its files lie in the draft's folder, and are not accepted yet.
+    """
+    attempt = _tried(draft, target, graphs, ranges)
+    smooth: tuple[str, ...] = ()
+    if attempt.reason and attempt.rows:
+        whole, moved, changed = smoothed(graphs.whole, ranges)
+        if changed:
+            say(f"int8 for {target.engine}: {attempt.reason}; smoothing {len(changed)} products")
+            graphs, ranges, smooth = parts_of(whole), moved, tuple(changed)
+            attempt = _tried(draft, target, graphs, ranges, smooth=smooth)
+    if not attempt.reason:
+        return attempt
+    attempt.layers = _layers(draft, target, graphs, attempt)
+    order = [name for name, _ in drops(attempt.layers)]
+    for count in _doubled(len(order)):
+        say(f"int8 for {target.engine}: {attempt.reason}; {count} of {len(order)} layers back to float")
+        layers = attempt.layers
+        attempt = _tried(draft, target, graphs, ranges, smooth=smooth, exclude=tuple(sorted(order[:count])))
+        attempt.layers = layers
+        if not attempt.reason:
+            break
+    return attempt
+
+
+def _doubled(layers: int) -> Iterator[int]:
+    count = 1
+    while count <= layers * _MOST:
+        yield count
+        count *= 2
+
+
+def _tried(
+    draft: Draft,
+    target: Target,
+    graphs: Graphs,
+    ranges: Ranges,
+    *,
+    smooth: tuple[str, ...] = (),
+    exclude: tuple[str, ...] = (),
+) -> Attempt:
+    encoder, trunk = (
+        quantized(model, ranges, target.placement, exclude=exclude, same=graphs.same)
+        for model in (graphs.encoder, graphs.trunk)
+    )
+    attempt = Attempt(encoder=encoder, trunk=trunk, excluded=exclude, smoothed=smooth)
+    attempt.files = write(draft, target, {"encoder": encoder, "trunk": trunk}, "int8")
+    attempt.rows, attempt.vectors, attempt.reason = judged_or_reason(draft, attempt.files, target.engine)
+    return attempt
+
+
+def write(
+    draft: Draft, target: Target, models: dict[str, onnx.ModelProto], precision: str, keep: set[str] | None = None
+) -> dict[str, Kind]:
+    """Write graphs by role; gives the files that came out."""
+    files: dict[str, Kind] = {}
+    for role, model in models.items():
+        path = draft.folder / target.path(role, precision)
+        path.parent.mkdir(exist_ok=True)
+        target.write(model, path, precision, keep or set())
+        files |= target.files(role, precision)
+    return files
+
+
+def _layers(draft: Draft, target: Target, graphs: Graphs, attempt: Attempt) -> Layers:
+    samples = draft.golden.samples[:PROBES]
+    try:
+        return layer_cosines(graphs.encoder, attempt.encoder, samples, target.engine)
+    except EngineError:  # with inner values as outputs an engine may refuse what it takes without
+        return layer_cosines(graphs.encoder, attempt.encoder, samples, "onnxruntime")
+
+
+def where(draft: Draft, target: Target, graphs: Graphs, attempt: Attempt) -> str:
+    """The layer where the error of an attempt starts."""
+    layers = attempt.layers or _layers(draft, target, graphs, attempt)
+    return starts_at(layers, BOUNDS["int8"].mean_cosine) or ", ".join(quantizable(graphs.encoder)[:1])

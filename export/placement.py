@@ -1,0 +1,86 @@
+"""Where each engine wants its Q/DQ pairs: what one fuses into integer arithmetic, another runs in float after all.
+
+onnxruntime makes an integer convolution only when the convolution's output is quantized too, and takes uint8
+activations; a product with a constant matrix it makes from a quantized input alone. TensorRT and OpenVINO take symmetric
+int8 and want the inputs of convolutions and products quantized, and nothing else: outputs, norms, softmax and products of
+two activations stay in float. In a convolutional net the residual sums are quantized as well, so that the convolution in
+front of one can stay in integers; in a transformer never: its residual stream carries what the vector is made of.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import onnx
+from onnxruntime.quantization import QuantType
+
+PRODUCTS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
+MATRICES = ("Gemm", "MatMul")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Placement:
+    """A way to place Q/DQ pairs.
+
+    Attributes:
+        name: For the manifest.
+        symmetric: int8 activations without zero points; else uint8 with them.
+        outputs: Operators whose outputs are quantized as well as their inputs.
+        residual: Sums of a convolutional net are quantized.
+    """
+
+    name: str
+    symmetric: bool
+    outputs: tuple[str, ...]
+    residual: tuple[str, ...] = ()
+
+
+PLACEMENTS = {
+    "onnxruntime": Placement(
+        name="onnxruntime", symmetric=False, outputs=("Conv", "ConvTranspose"), residual=("Add", "Relu", "MaxPool")
+    ),
+    "symmetric": Placement(name="symmetric", symmetric=True, outputs=(), residual=("Add",)),
+}
+
+
+def is_transformer(model: onnx.ModelProto) -> bool:
+    """Whether a residual stream runs through the graph that must stay in float."""
+    return any(node.op_type in ("LayerNormalization", "Softmax") for node in model.graph.node)
+
+
+def quantizable(model: onnx.ModelProto) -> list[str]:
+    """Names of the nodes that hold constant weights: what int8 pays for, in the graph's order.
+
+    What stands in front of the first convolution or weight on the way from the sensor, such as a resize, is not among
+    them: frames are not rounded before they are seen.
+    """
+    weights = {entry.name for entry in model.graph.initializer}
+    return [
+        node.name
+        for node in model.graph.node
+        if node.op_type in PRODUCTS and node.input[1] in weights and not _prepares(node)
+    ]
+
+
+def _prepares(node: onnx.NodeProto) -> bool:
+    return any("resize." in name for name in node.input)
+
+
+def options_of(placement: Placement, model: onnx.ModelProto) -> dict[str, Any]:
+    """Arguments of onnxruntime's quantizer: types and operators."""
+    residual = () if is_transformer(model) else placement.residual
+    kinds = [*PRODUCTS, *residual]
+    activation = QuantType.QInt8 if placement.symmetric else QuantType.QUInt8
+    extra: dict[str, Any] = {
+        "WeightSymmetric": True,
+        "ActivationSymmetric": placement.symmetric,
+        "ForceQuantizeNoInputCheck": placement.symmetric,
+        "OpTypesToExcludeOutputQuantization": [
+            kind for kind in kinds if kind not in placement.outputs and (placement.symmetric or kind in MATRICES)
+        ],
+        "QDQOpTypePerChannelSupportToAxis": {"Conv": 0, "ConvTranspose": 1, "MatMul": 1, "Gemm": 0},
+    }
+    if placement.symmetric:  # an int32 bias is no type of TensorRT's
+        extra |= {"QuantizeBias": False, "QDQDisableWeightAdjustForInt32Bias": True}
+    return {"activation_qType": activation, "op_types_to_quantize": kinds, "extra_options": extra}

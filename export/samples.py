@@ -1,0 +1,70 @@
+"""Which samples of a source an export takes, and what for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from edgessl.encoders.base import EncoderModule
+from edgessl.errors import InputError
+from edgessl.export.config import ExportConfig
+from edgessl.runtimes.verify import Golden
+from edgessl.sources import Source
+
+LEAST = 32  #: samples, so that ten nearest neighbours among the golden ones say something
+_GOLDEN_BYTES = 2**25  # frames of a large camera are fewer: they travel with the bundle
+_FRAME_BYTES = 2**29  # the same for those that are only looked at here
+_FEWEST_GOLDEN = 24
+
+
+@dataclass(frozen=True, kw_only=True)
+class Samples:
+    """Samples of a source.
+
+    Attributes:
+        golden: With the vectors that PyTorch gives.
+        frames: Others `(n, *sample)`, evenly over the source, in its order.
+        names: Of `frames`.
+    """
+
+    golden: Golden
+    frames: NDArray[Any]
+    names: list[str]
+
+
+def read_samples(source: Source, encoder: EncoderModule, config: ExportConfig) -> Samples:
+    """Golden samples and others, both evenly over the source.
+
+    Raises:
+        InputError: There are too few.
+    """
+    size = int(np.prod(encoder.input.shape)) * np.dtype(encoder.input.dtype).itemsize
+    most = max(LEAST, _FRAME_BYTES // size)
+    wanted = min(max(config.statistics, config.calibration) + config.golden, len(source), most)
+    indices = np.unique(np.linspace(0, len(source) - 1, wanted).round().astype(int))
+    kept, frames = source.read(indices)
+    if len(kept) < LEAST:
+        raise InputError(f"{source.name} has {len(kept)} readable samples; export takes at least {LEAST}, better 400")
+    count = min(config.golden, max(_GOLDEN_BYTES // size, _FEWEST_GOLDEN), len(kept) // 3)
+    golden = np.linspace(0, len(kept) - 1, count).round().astype(int)
+    others = np.setdiff1d(np.arange(len(kept)), golden)
+    samples = np.ascontiguousarray(frames[golden])
+    return Samples(
+        golden=Golden(
+            samples=samples, vectors=embedded(encoder, samples), names=[source.names[kept[row]] for row in golden]
+        ),
+        frames=frames[others],
+        names=[source.names[kept[row]] for row in others],
+    )
+
+
+@torch.no_grad()
+def embedded(encoder: EncoderModule, samples: NDArray[Any]) -> NDArray[np.float32]:
+    """Vectors `(n, dim)` in PyTorch: what everything else is compared with."""
+    parts = np.array_split(samples, -(-len(samples) // 16))
+    vectors = [encoder(torch.from_numpy(np.ascontiguousarray(part))) for part in parts]
+    return np.ascontiguousarray(torch.cat(vectors).numpy())

@@ -1,0 +1,66 @@
+"""Outliers of a transformer's activations moved into the weights that read them, so that both fit eight bits.
+
+SmoothQuant (Xiao et al. 2023, arXiv:2211.10438, eq. 4): channel j of the input of a product is divided by
+`max|x_j|^alpha / max|w_j|^(1 - alpha)`, and row j of the weight multiplied by it. Only inputs that a layer norm makes are
+smoothed: its gain and bias take the division, and the graph computes what it did, at the same cost.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+from onnx import numpy_helper
+
+from edgessl.export.calibrate import Ranges
+from edgessl.export.surgery import set_weight, weights_of
+
+ALPHA = 0.5  # the paper's, for most models
+
+
+def smoothed(model: onnx.ModelProto, ranges: Ranges, alpha: float = ALPHA) -> tuple[onnx.ModelProto, Ranges, list[str]]:
+    """A copy with smoothed products.
+
+    Args:
+        model: The fp32 graph.
+        ranges: Of its values.
+        alpha: How much of an outlier the weights take over.
+
+    Returns:
+        The graph, its ranges, and the nodes whose weights changed.
+    """
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    low, high, changed = dict(ranges.low), dict(ranges.high), []
+    readers: dict[str, list[onnx.NodeProto]] = {}
+    for node in copy.graph.node:
+        for name in node.input:
+            readers.setdefault(name, []).append(node)
+    given = {entry.name for entry in copy.graph.output}
+    for norm in [node for node in copy.graph.node if node.op_type == "LayerNormalization"]:
+        value = norm.output[0]
+        products = readers.get(value, [])
+        weights = weights_of(copy)
+        if value in given or value not in ranges.channel_low or norm.input[1] not in weights:
+            continue
+        if not products or any(node.op_type != "MatMul" or node.input[1] not in weights for node in products):
+            continue
+        least, most = ranges.channel_low[value], ranges.channel_high[value]
+        matrices = [numpy_helper.to_array(weights[node.input[1]]) for node in products]
+        rows = np.max([np.abs(matrix).max(1) for matrix in matrices], axis=0)
+        largest = np.maximum(np.abs(least), np.abs(most))
+        divisor = np.maximum(largest, 1e-5) ** alpha / np.maximum(rows, 1e-5) ** (1 - alpha)
+        divisor = np.clip(divisor, 1e-4, 1e4).astype(np.float32)
+        for name in [name for name in norm.input[1:3] if name]:
+            set_weight(copy, name, numpy_helper.to_array(weights[name]) / divisor, copy_for=[norm.name])
+        for node, matrix in zip(products, matrices, strict=True):
+            set_weight(copy, node.input[1], matrix * divisor[:, None], copy_for=[node.name])
+            changed.append(node.name)
+        low[value], high[value] = float((least / divisor).min()), float((most / divisor).max())
+    _drop_unread(copy)
+    return copy, Ranges(low, high, ranges.channel_low, ranges.channel_high), changed
+
+
+def _drop_unread(model: onnx.ModelProto) -> None:
+    read = {name for node in model.graph.node for name in node.input}
+    for entry in [entry for entry in model.graph.initializer if entry.name not in read]:
+        model.graph.initializer.remove(entry)

@@ -1,0 +1,152 @@
+"""Cuts and changes in an ONNX graph: one trace of the encoder gives every graph that must agree with it."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Sequence
+
+import numpy as np
+import onnx
+from onnx import helper, numpy_helper
+
+
+def without_ports(model: onnx.ModelProto) -> dict[str, str]:
+    """Take the ports out of a graph, in place: each `x * scale + shift` becomes `x`.
+
+    Returns:
+        What came out of each port -> what went into it.
+    """
+    graph = model.graph
+    producer = {name: node for node in graph.node for name in node.output}
+    ports = {entry.name for entry in graph.input if entry.name.startswith("port")}
+
+    def port_side(node: onnx.NodeProto) -> str:
+        """The other input of a node that applies a port, empty where it applies none."""
+        for place, name in enumerate(node.input[:2]):
+            while name in producer and producer[name].op_type in ("Reshape", "Unsqueeze"):
+                name = producer[name].input[0]
+            if name in ports and node.op_type in ("Mul", "Add"):
+                return str(node.input[1 - place])
+        return ""
+
+    passed = {node.output[0]: side for node in graph.node if (side := port_side(node))}
+    replaced = {name: _last(passed, name) for name in passed}
+    rename_inputs(model, replaced)
+    return replaced
+
+
+def _last(chain: dict[str, str], name: str) -> str:
+    while name in chain:
+        name = chain[name]
+    return name
+
+
+def rename_inputs(model: onnx.ModelProto, names: dict[str, str]) -> None:
+    """Let every node read `names[x]` in place of `x`."""
+    for node in model.graph.node:
+        for place, name in enumerate(node.input):
+            if name in names:
+                node.input[place] = names[name]
+
+
+def part(model: onnx.ModelProto, outputs: Sequence[str]) -> onnx.ModelProto:
+    """A copy that gives `outputs` of the graph, and holds only what they need."""
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    graph = copy.graph
+    kept = {entry.name: entry for entry in graph.output}
+    entries = [kept[name] for name in outputs]
+    del graph.output[:]
+    graph.output.extend(entries)
+    _prune(copy)
+    return copy
+
+
+def with_outputs(model: onnx.ModelProto, names: Iterable[str]) -> onnx.ModelProto:
+    """A copy that gives these inner float values as well, and nothing is pruned."""
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    there = {entry.name for entry in copy.graph.output}
+    copy.graph.output.extend(
+        helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None) for name in names if name not in there
+    )
+    return copy
+
+
+def _prune(model: onnx.ModelProto) -> None:
+    graph = model.graph
+    needed = {entry.name for entry in graph.output}
+    nodes = []
+    for node in reversed(graph.node):
+        if needed.intersection(node.output):
+            nodes.append(node)
+            needed.update(node.input)
+    keep(graph.node, list(reversed(nodes)))
+    keep(graph.initializer, [entry for entry in graph.initializer if entry.name in needed])
+    keep(graph.input, [entry for entry in graph.input if entry.name in needed])
+    keep(graph.value_info, [entry for entry in graph.value_info if entry.name in needed])
+
+
+def keep(field: object, entries: list[object]) -> None:
+    """Let a repeated field of protobuf hold `entries`, which are its own."""
+    copies = [type(entry)() for entry in entries]
+    for copy, entry in zip(copies, entries, strict=True):
+        copy.CopyFrom(entry)  # type: ignore[attr-defined]
+    del field[:]  # type: ignore[attr-defined]
+    field.extend(copies)  # type: ignore[attr-defined]
+
+
+def in_order(model: onnx.ModelProto) -> None:
+    """Sort the nodes so that each stands behind what it reads, otherwise as they were; in place."""
+    maker = {name: index for index, node in enumerate(model.graph.node) for name in node.output if name}
+    nodes, done, order = list(model.graph.node), set[int](), list[int]()
+    for start in range(len(nodes)):
+        stack = [start]
+        while stack:
+            index = stack[-1]
+            missing = [maker[name] for name in nodes[index].input if name in maker and maker[name] not in done]
+            if missing and index not in done:
+                stack += missing
+                continue
+            stack.pop()
+            if index not in done:
+                done.add(index)
+                order.append(index)
+    keep(model.graph.node, [nodes[index] for index in order])
+
+
+def static_batch(model: onnx.ModelProto, batch: int) -> onnx.ModelProto:
+    """A copy that takes exactly `batch` samples per run; what follows from the size is computed once, here."""
+    from onnxscript import optimizer
+
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    for entry in (*copy.graph.input, *copy.graph.output):
+        if entry.type.tensor_type.shape.dim[0].dim_param:
+            entry.type.tensor_type.shape.dim[0].dim_value = batch
+    del copy.graph.value_info[:]
+    folded: onnx.ModelProto = optimizer.optimize(copy, input_size_limit=1024, output_size_limit=1024 * 1024)
+    return folded
+
+
+def weights_of(model: onnx.ModelProto) -> dict[str, onnx.TensorProto]:
+    """Initializers by name."""
+    return {entry.name: entry for entry in model.graph.initializer}
+
+
+def set_weight(model: onnx.ModelProto, name: str, value: np.ndarray, *, copy_for: Collection[str] = ()) -> str:
+    """Give an initializer other values; where `copy_for` names nodes, a copy that only these nodes read.
+
+    Returns:
+        The name of what was written.
+    """
+    if not copy_for:
+        weights_of(model)[name].CopyFrom(numpy_helper.from_array(np.ascontiguousarray(value), name))
+        return name
+    fresh = f"{name}.{sorted(copy_for)[0]}"
+    model.graph.initializer.append(numpy_helper.from_array(np.ascontiguousarray(value), fresh))
+    for node in model.graph.node:
+        if node.name in copy_for:
+            for place, given in enumerate(node.input):
+                if given == name:
+                    node.input[place] = fresh
+    return fresh
