@@ -10,9 +10,11 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 import edgessl
-from edgessl.bundle import FORMAT, open_bundle, signed
-from edgessl.errors import BundleError
+from edgessl.bundle import FORMAT, Bundle, open_bundle, signed
+from edgessl.errors import BundleError, EngineError
 from edgessl.files import sha256_of
+from edgessl.runtimes.encoder import Encoder
+from edgessl.runtimes.split import Tail, Trunk
 
 FILES = [
     "encoder.onnx",
@@ -241,3 +243,44 @@ def test_a_folder_that_is_a_link(own, tmp_path):
 
 def test_no_bundle_says_how_to_make_one(tmp_path):
     refused(tmp_path / "none.edgessl", "edgessl export")
+
+
+@pytest.mark.parametrize("path", ["a" * 300, "a/" * 3000 + "b"])
+def test_a_path_that_no_disk_holds(own, path):
+    rename(own, "encoder.onnx", path)
+    refused(own, "cannot be read")
+
+
+@pytest.mark.parametrize(
+    ("path", "value"), [("dim", 7), ("split/latent", [7, 3, 4]), ("split/ports", [{"channels": 5}, {"channels": 8}])]
+)
+def test_a_graph_that_gives_other_shapes_than_the_manifest_promises(own, path, value):
+    manifest = read(own)
+    put(manifest, path, value)
+    sign(own, manifest)
+    frames = load_file(own / "golden.safetensors")["samples"]
+    with pytest.raises(EngineError, match="export the bundle again"):
+        embed_both_ways(open_bundle(own), frames)
+
+
+def embed_both_ways(bundle: Bundle, frames: np.ndarray) -> None:
+    """Through the whole encoder, then through its halves."""
+    with Encoder(bundle, engine="onnxruntime", precision="fp32") as encoder:
+        encoder.embed(frames)
+    with Trunk(bundle, engine="onnxruntime", precision="fp32") as trunk, Tail(bundle, engine="onnxruntime") as tail:
+        tail.run(trunk.run(frames, trunk.identity).latents)
+
+
+def test_arrays_of_other_shapes_than_the_manifest_promises(own):
+    golden = load_file(own / "golden.safetensors")
+    save_file({"samples": golden["samples"], "vectors": golden["vectors"][:, :-1].copy()}, own / "golden.safetensors")
+    bundle = open_bundle_relisted(own, "golden.safetensors")
+    with pytest.raises(BundleError, match="vectors is float32"):
+        bundle.tensors("golden")
+
+
+def open_bundle_relisted(own: Path, name: str) -> Bundle:
+    manifest = read(own)
+    manifest["artefacts"][name] |= {"sha256": sha256_of(own / name), "size_bytes": (own / name).stat().st_size}
+    sign(own, manifest)
+    return open_bundle(own)
