@@ -28,6 +28,7 @@ CACHE_VARIABLE = "EDGESSL_CACHE"
 L4T = Path("/etc/nv_tegra_release")
 
 _FORMAT = 1
+_KEEP_TIMINGS = 3  # machines, which is as many TensorRT as share a home
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,7 +149,7 @@ class PlanCache:
         onnx, golden = graph_digests(bundle, role, precision)
         wanted: dict[str, Any] = {"onnx_sha256": onnx, "golden_sha256": golden, "role": role, "precision": precision}
         wanted["machine"] = asdict(machine)
-        for file in self._newest_first():
+        for file in self._newest_first("*.json"):
             record = _read(file)
             if record is None or not record.get("ok") or record.get("superseded"):
                 continue
@@ -170,7 +171,7 @@ class PlanCache:
         same: dict[str, Any] = {"role": chosen.role, "golden_sha256": chosen.golden_sha256}
         same["machine"] = asdict(chosen.machine)
         digests, precisions = {key.digest() for key in built}, {key.precision for key in built}
-        for file in self._newest_first():
+        for file in self._newest_first("*.json"):
             record = _read(file)
             if record is None or not same.items() <= record["key"].items():
                 continue
@@ -193,10 +194,12 @@ class PlanCache:
         Args:
             keep: Digests that stay, whatever their age.
         """
-        records = [file for file in self._newest_first() if file.stem not in keep]
+        records = [file for file in self._newest_first("*.json") if file.stem not in keep]
         for file in records[max(KEEP - len(keep), 0) :]:
             file.unlink(missing_ok=True)  # first, because a plan without a record is never used
             file.with_suffix(".plan").unlink(missing_ok=True)
+        for file in self._newest_first("timing-*.cache")[_KEEP_TIMINGS:]:
+            file.unlink(missing_ok=True)
 
     def timing(self, machine: Machine) -> Path:
         """What builds on this machine have found out about kernels."""
@@ -208,9 +211,9 @@ class PlanCache:
             f"plans cannot be kept in {self.folder}: {why}; choose another folder with --cache DIR or {CACHE_VARIABLE}"
         )
 
-    def _newest_first(self) -> list[Path]:
+    def _newest_first(self, pattern: str) -> list[Path]:
         aged = []
-        for file in self.folder.glob("*.json"):
+        for file in self.folder.glob(pattern):
             with contextlib.suppress(FileNotFoundError):  # another process has just pruned it
                 aged.append((file.stat().st_mtime_ns, file))
         return [file for _, file in sorted(aged, reverse=True)]

@@ -185,6 +185,17 @@ def test_the_cache_is_bounded_and_what_was_used_stays(cache):
     assert keys[2] not in left
 
 
+def test_what_is_known_about_kernels_is_bounded_too(cache):
+    store = PlanCache(cache)
+    store.prepare()
+    for age in range(6):
+        file = store.timing(replace(MACHINE, tensorrt=str(age)))
+        file.write_bytes(b"kernels")
+        os.utime(file, ns=(10**9 * age, 10**9 * age))
+    store.prune(set())
+    assert {store.timing(replace(MACHINE, tensorrt=str(age))) for age in (3, 4, 5)} == set(files(cache, ".cache"))
+
+
 def test_a_refusal_has_no_plan_and_is_no_plan(cache):
     store = PlanCache(cache)
     store.prepare()
