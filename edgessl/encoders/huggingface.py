@@ -113,7 +113,7 @@ class Embed(nn.Module):
         tokens = self._patches(images) + self.positions
         if self.prefix.shape[1] == 0:
             return tokens
-        return torch.cat([self.prefix.expand(len(tokens), -1, -1), tokens], 1)
+        return torch.cat([self.prefix.expand(tokens.shape[0], -1, -1), tokens], 1)
 
     def _patches(self, images: Tensor) -> Tensor:
         return torch.as_tensor(self.project(images)).flatten(2).transpose(1, 2)  # (batch, patches, channels)

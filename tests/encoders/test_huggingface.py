@@ -122,7 +122,7 @@ def test_what_does_not_fit_is_named(folders: dict[str, Path], tmp_path: Path) ->
     folder = copied(folders["vit"], tmp_path)
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(config | {"num_hidden_layers": 4}))
-    with pytest.raises(InputError, match="names missing: layers.3"):
+    with pytest.raises(InputError, match=r"names missing: layers\.3"):
         load_encoder(str(folder))
     (folder / "config.json").write_text(json.dumps(config | {"model_type": "vit_mea"}))
     with pytest.raises(UnknownNameError, match="dinov2_with_registers"):
@@ -140,12 +140,12 @@ def test_a_pickle_is_not_read_and_code_in_a_folder_does_not_run(folders: dict[st
     with pytest.raises(InputError, match="never read"):
         load_encoder(str(folder))
     (folder / "config.json").unlink()
-    with pytest.raises(InputError, match="neither encoder.json"):
+    with pytest.raises(InputError, match=r"neither encoder\.json"):
         load_encoder(str(folder))
 
 
 def test_a_size_that_is_no_multiple_of_the_patch_names_the_nearest(folders: dict[str, Path]) -> None:
-    with pytest.raises(InputError, match="24x32|32x32"):
+    with pytest.raises(InputError, match=r"type --size 32x32"):
         load_encoder(str(folders["vit"]), input=image_spec(30, 32))
 
 

@@ -33,7 +33,9 @@ def test_maps_are_pooled_as_numpy_does() -> None:
     last = maps.permute(0, 2, 3, 1)
     gem = (np.maximum(maps.numpy(), 1e-6) ** 2).mean((2, 3)) ** 0.5
     np.testing.assert_allclose(MapPool("mean")(maps).numpy(), maps.numpy().mean((2, 3)), rtol=1e-5, atol=1e-6)
-    np.testing.assert_allclose(MapPool("mean", last=True)(last).numpy(), maps.numpy().mean((2, 3)), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(
+        MapPool("mean", last=True)(last).numpy(), maps.numpy().mean((2, 3)), rtol=1e-5, atol=1e-6
+    )
     np.testing.assert_allclose(MapPool("gem", power=2)(maps).numpy(), gem, rtol=1e-4, atol=1e-6)
     assert MapPool("gem", keep=True)(maps).shape == (3, 5, 1, 1)
 
