@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from edgessl.bundle import Bundle
+from edgessl.errors import EngineError
 from edgessl.runtimes import plans
 
 BESIDE_PLANS = "onnxruntime"  # runs what has no plan: the tail, whose weights change, and the training step
@@ -18,7 +19,7 @@ def graph_for(bundle: Bundle, role: str, precision: str, engine: str) -> Path:
         MissingExtraError: The engine runs plans, and is not on this machine.
         EngineError: There is no plan that still counts; says what to type.
     """
-    if engine == plans.ENGINE:
+    if takes_plans(engine):
         return plans.plan_for(bundle, role, precision)
     return bundle.graph(role, precision, engine)
 
@@ -27,13 +28,22 @@ def precisions_for(bundle: Bundle, role: str, engine: str) -> tuple[str, ...]:
     """Precisions that the engine can open now, the one that `auto` takes first.
 
     Raises:
-        MissingExtraError, EngineError: The engine runs plans, and cannot be used on this machine.
+        MissingExtraError: The engine runs plans, and is not on this machine.
+        EngineError: It cannot be used, or there is no plan of the encoder; says what to type.
     """
-    if engine == plans.ENGINE:
-        return plans.precisions_built(bundle, role)
-    return bundle.precisions(role, engine)
+    if not takes_plans(engine):
+        return bundle.precisions(role, engine)
+    built = plans.precisions_built(bundle, role)
+    if not built and role == "encoder":
+        raise EngineError(f"there is no plan of {bundle.path} for this device; type: edgessl build {bundle.path}")
+    return built
+
+
+def takes_plans(engine: str) -> bool:
+    """The engine opens what was built on the device, and not the bundle's graphs."""
+    return engine == plans.ENGINE
 
 
 def engine_of_tail(engine: str) -> str:
     """What runs the tail and the training step where `engine` runs the trunk."""
-    return BESIDE_PLANS if engine == plans.ENGINE else engine
+    return BESIDE_PLANS if takes_plans(engine) else engine

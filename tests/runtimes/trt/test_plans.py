@@ -218,6 +218,12 @@ def test_a_record_signed_for_a_plan_that_is_not_ok_does_not_count(built, cache, 
         plan_for(bundle, "encoder", "fp32")
 
 
+def test_no_plan_at_all_says_what_to_type(orin, bundle, robot):
+    with pytest.raises(EngineError, match=f"type: edgessl build {robot}"):
+        precisions_for(bundle, "encoder", "tensorrt")
+    assert precisions_for(bundle, "trunk", "tensorrt") == ()
+
+
 def test_an_engine_opens_the_graph_or_the_plan(built, bundle, robot):
     assert graph_for(bundle, "encoder", "fp32", "onnxruntime") == robot / "encoder.onnx"
     assert graph_for(bundle, "encoder", "fp32", "tensorrt") == plan_for(bundle, "encoder", "fp32")
