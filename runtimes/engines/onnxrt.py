@@ -48,7 +48,7 @@ class OnnxRuntime:
         if self._session is None:
             raise EngineError("this engine is closed; open it again")
         try:
-            values = self._session.run(None, dict(feeds))
+            values = self._session.run(list(self.outputs), dict(feeds))  # a hostile graph names one twice
         except Exception as error:  # as above
             raise EngineError(f"onnxruntime cannot run the graph: {error}") from error
         return dict(zip(self.outputs, values, strict=True))

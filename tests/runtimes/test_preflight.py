@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from contextlib import closing
+
+import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper
@@ -79,3 +82,11 @@ def test_a_name_that_says_loop_is_no_loop():
 def test_what_is_no_message_is_refused(content):
     with pytest.raises(ValueError, match="it "):
         refuse_control_flow(content)
+
+
+def test_a_graph_that_names_an_output_twice_gives_it_once():
+    """Found by benchmarks/fuzz_bundles.py."""
+    once = onnx.ModelProto.FromString(model([helper.make_node("Identity", ["x"], ["y"])]))
+    once.graph.output.append(once.graph.output[0])
+    with closing(open_engine("onnxruntime", once.SerializeToString())) as engine:
+        assert set(engine.run({"x": np.ones(1, np.float32)})) == {"y"}
