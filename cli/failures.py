@@ -30,6 +30,9 @@ EXTRAS = {
     **dict.fromkeys(("torch", "torchvision", "timm", "lightly", "lightning", "tensorboard"), "train"),
     **dict.fromkeys(("sklearn", "skimage", "scipy", "matplotlib"), "train"),
     **dict.fromkeys(("onnx", "onnxscript"), "export"),
+    "openvino": "openvino",
+    "transformers": "hf",
+    "model_signing": "sign",
 }
 
 _Arguments = ParamSpec("_Arguments")

@@ -10,15 +10,19 @@ import typer
 import edgessl
 from edgessl.cli import (
     adapt,
+    build,
     demo,
+    diff,
     distill,
     doctor,
     embed,
     evaluate,
     export,
     inspect,
+    lint,
     pretrain,
     recipes,
+    sign,
     verify,
 )
 from edgessl.cli.failures import guarded
@@ -30,8 +34,12 @@ COMMANDS: dict[str, tuple[Callable[..., None], str]] = {
     "distill": (distill.distill, distill.EXAMPLE),
     "evaluate": (evaluate.evaluate, evaluate.EXAMPLE),
     "export": (export.export, export.EXAMPLE),
+    "lint": (lint.lint, lint.EXAMPLE),
     "inspect": (inspect.inspect, inspect.EXAMPLE),
+    "sign": (sign.sign, sign.EXAMPLE),
     "verify": (verify.verify, verify.EXAMPLE),
+    "diff": (diff.diff, diff.EXAMPLE),
+    "build": (build.build, build.EXAMPLE),
     "doctor": (doctor.doctor, doctor.EXAMPLE),
     "embed": (embed.embed, embed.EXAMPLE),
     "adapt": (adapt.adapt, adapt.EXAMPLE),

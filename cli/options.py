@@ -24,7 +24,7 @@ Size = Annotated[
 ]
 Split = Annotated[str, typer.Option(help="Part of an .npz file that has both: train or test.")]
 EngineName = Annotated[str, typer.Option(help="What runs the graphs; `edgessl doctor` lists what is installed.")]
-Precision = Annotated[str, typer.Option(help="Of the graphs: auto, int8 or fp32.")]
+Precision = Annotated[str, typer.Option(help="Of the graphs: auto, fp32, fp16 or int8.")]
 
 
 def parsed_size(text: str) -> tuple[int, int] | None:

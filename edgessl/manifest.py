@@ -117,7 +117,8 @@ def input_of(fields: dict[str, Any]) -> InputSpec:
     spec = InputSpec.from_json(fields)
     if np.dtype(spec.dtype).kind not in "uif":
         raise ValueError(f"input.dtype is {spec.dtype!r}")
-    if not spec.shape or (spec.kind == "image" and len(spec.shape) != 3):
+    axes = {"image": 3}.get(spec.kind, 2)
+    if len(spec.shape) != axes:
         raise ValueError(f"input.shape is {spec.shape}, of kind {spec.kind}")
     return spec
 

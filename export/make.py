@@ -124,7 +124,9 @@ class Maker:
     def _judged(self, target: Target, files: dict[str, Kind]) -> Any:
         if target.here:
             return judged_or_reason(self.draft, files, target.engine)
-        draft = replace(self.draft, golden=self.draft.golden.first(_STAND_IN_SAMPLES))
+        # Without graphs of the engine that stands in: they would be taken for the ones to judge.
+        shared = {path: kind for path, kind in self.draft.kinds.items() if kind.engine != STAND_IN}
+        draft = replace(self.draft, golden=self.draft.golden.first(_STAND_IN_SAMPLES), kinds=shared)
         here = {path: kind._replace(engine=STAND_IN) for path, kind in files.items()}
         rows, _, reason = judged_or_reason(draft, here, STAND_IN)
         return [replace(row, name=f"{row.name}, in place of {target.engine}") for row in rows], {}, reason

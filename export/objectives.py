@@ -39,7 +39,8 @@ def align(a: Tensor, b: Tensor, source: Source) -> Terms:
     L1 distance does.
     """
     both = torch.cat([a, b])
-    mean, spread = both.mean(0), both.var(0, unbiased=False).add(1e-8).sqrt()
+    # A floor, not a sum: the exporter takes `x + 1e-8` for `x`, and a dimension that never moves divides by zero.
+    mean, spread = both.mean(0), both.var(0, unbiased=False).clamp_min(1e-8).sqrt()
     return {
         "invariance": squared_distance(a, b),
         "mean": ((mean - source.mean) / source.std).square().mean(),

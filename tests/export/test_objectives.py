@@ -1,11 +1,16 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
+from torch.fx.experimental.proxy_tensor import make_fx
 
 from edgessl.errors import UnknownNameError
-from edgessl.export.objectives import Source, align, ntxent, objective, vicreg
+from edgessl.export.graph import write_graph
+from edgessl.export.objectives import OBJECTIVES, Source, align, ntxent, objective, vicreg
+from edgessl.runtimes.engines import open_engine
 from edgessl.vision import vision_module
 
 
@@ -50,3 +55,21 @@ def test_ntxent_is_lightlys(views: tuple[torch.Tensor, torch.Tensor], source: So
 def test_an_unknown_objective_names_the_nearest() -> None:
     with pytest.raises(UnknownNameError, match="did you mean 'vicreg'"):
         objective("vicregg")
+
+
+def test_a_dimension_that_never_moves_has_a_finite_gradient_in_the_graph(tmp_path: Path) -> None:
+    """The exporter's optimizer drops `+ 1e-8`; what stands between a still dimension and 0 / 0 must survive it."""
+    generator = torch.Generator().manual_seed(0)
+    a, b = (torch.rand(4, 3, generator=generator).requires_grad_() for _ in range(2))
+    still = torch.tensor([1.0, 0.0, 1.0])
+    source = Source(mean=torch.zeros(3), std=torch.ones(3))
+
+    class Gradient(torch.nn.Module):
+        def forward(self, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+            return torch.autograd.grad(OBJECTIVES["align"](a * still, b * still, source)["spread"], [a])[0]
+
+    traced = make_fx(Gradient())(a, b)
+    write_graph(traced, (a.detach(), b.detach()), tmp_path / "g.onnx", inputs=["a", "b"], outputs=["gradient"])
+    engine = open_engine("onnxruntime", tmp_path / "g.onnx")
+    got = engine.run({"a": a.detach().numpy(), "b": b.detach().numpy()})["gradient"]
+    np.testing.assert_allclose(got, Gradient()(a, b).numpy(), atol=1e-6)
