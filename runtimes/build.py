@@ -60,7 +60,6 @@ def build(
 
     Raises:
         InputError: The bundle has no such precision, or the batches or the workspace cannot be.
-        MissingExtraError: TensorRT is not on this machine.
         EngineError: TensorRT or CUDA cannot be used, or the cache cannot be written.
         GateError: Nothing passes.
     """

@@ -16,7 +16,6 @@ def graph_for(bundle: Bundle, role: str, precision: str, engine: str) -> Path:
 
     Raises:
         InputError: The bundle has no such graph.
-        MissingExtraError: The engine runs plans, and is not on this machine.
         EngineError: There is no plan that still counts; says what to type.
     """
     if takes_plans(engine):
@@ -28,7 +27,6 @@ def precisions_for(bundle: Bundle, role: str, engine: str) -> tuple[str, ...]:
     """Precisions that the engine can open now, the one that `auto` takes first.
 
     Raises:
-        MissingExtraError: The engine runs plans, and is not on this machine.
         EngineError: It cannot be used, or there is no plan of the encoder; says what to type.
     """
     if not takes_plans(engine):

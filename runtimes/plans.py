@@ -232,7 +232,6 @@ def plan_for(
         machine: What it must have been built on; looked at when it is None.
 
     Raises:
-        MissingExtraError: TensorRT is not on this machine.
         EngineError: There is no such plan, or none that still counts; says what to type.
     """
     plans = PlanCache(cache_folder(cache))
@@ -254,7 +253,6 @@ def precisions_built(
     """Precisions that have a plan here, the one that `edgessl build` chose first, then cheapest first.
 
     Raises:
-        MissingExtraError: TensorRT is not on this machine.
         EngineError: TensorRT cannot be used.
     """
     plans = PlanCache(cache_folder(cache))

@@ -45,7 +45,6 @@ class TensorRt:
         cuda_graph: Record graphs.
 
     Raises:
-        MissingExtraError: TensorRT is not on this machine.
         EngineError: The plan is not one, is of another TensorRT or GPU, or does not fit into memory.
     """
 

@@ -7,7 +7,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from edgessl.errors import EngineError, MissingExtraError
+from edgessl.errors import EngineError
 
 OLDEST = (10, 0)  # before it, what a graph's types mean was another question
 SYSTEM_PACKAGES = Path("/usr/lib")  # JetPack installs TensorRT below it, in python3*/dist-packages
@@ -19,8 +19,7 @@ def load_trt() -> Any:
     """The `tensorrt` module.
 
     Raises:
-        MissingExtraError: TensorRT is not on this machine.
-        EngineError: It is there and cannot be used: too old, out of this environment's sight, or not whole.
+        EngineError: It is not on this machine, or cannot be used: too old, out of this environment's sight, not whole.
     """
     try:
         trt = import_module("tensorrt")
@@ -78,11 +77,14 @@ def made(trt: Any, kind: str, *arguments: Any, logger: Any) -> Any:
         ) from error
 
 
-def _unimportable(error: ImportError) -> EngineError | MissingExtraError:
+def _unimportable(error: ImportError) -> EngineError:
     if isinstance(error, ModuleNotFoundError) and error.name == "tensorrt":
         seen = _system_package()
         if not seen:
-            return MissingExtraError("tensorrt", "tensorrt")
+            return EngineError(
+                "TensorRT is not on this machine. On Jetson type: sudo apt install nvidia-jetpack; on another machine with "
+                "an NVIDIA GPU type: pip install tensorrt; without one, run with --engine onnxruntime"
+            )
         return EngineError(
             f"TensorRT is installed in {seen}, where this environment (Python {sys.version_info[0]}."
             f"{sys.version_info[1]}) does not look. With the system's own Python type: "
