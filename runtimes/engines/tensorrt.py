@@ -117,7 +117,7 @@ class TensorRt:
             "gpu": self._cuda.device,
             "compute_capability": self._cuda.compute_capability,
             "cuda": self._cuda.runtime,
-            "precision": name.removeprefix(NAMED) if name.startswith(NAMED) else "",
+            **({"precision": name.removeprefix(NAMED)} if name.startswith(NAMED) else {}),
             "batches": list(self._batches),
             "cuda_graph": self._graphs,
             "threads": self._threads,
