@@ -15,7 +15,7 @@ from torch.utils._pytree import tree_leaves
 
 from edgessl.blocks.folding import foldable
 from edgessl.blocks.intercept import HANDLERS, Intercept, Plan
-from edgessl.blocks.rounding import rounded_activation, rounded_weight
+from edgessl.blocks.rounding import rounded_activation, rounded_bias, rounded_weight
 from edgessl.encoders import EncoderModule
 from edgessl.errors import UnknownNameError
 
@@ -28,7 +28,7 @@ class FakeQuantized(nn.Module):
     """An encoder with fake quantization: images in 0..1 -> features, as `EncoderModule.features`.
 
     - `onnxruntime`: uint8 with zero points. Inputs of convolutions and linear layers, outputs of convolutions (behind
-      the ReLU that alone reads one), and in a convolutional net inputs and outputs of sums.
+      the ReLU that alone reads one), biases, and in a convolutional net inputs and outputs of sums.
     - `symmetric`, of TensorRT and OpenVINO: int8 without zero points. Inputs of convolutions and linear layers, and in a
       convolutional net inputs of sums.
 
@@ -159,3 +159,6 @@ class _Round(Intercept):
 
     def weight(self, weight: Tensor) -> Tensor:
         return rounded_weight(weight)
+
+    def bias(self, bias: Tensor, weight: Tensor, name: str) -> Tensor:
+        return rounded_bias(bias, weight, *self._bounds[name]) if self._plan.asymmetric else bias

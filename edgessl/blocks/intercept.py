@@ -61,6 +61,10 @@ class Intercept(TorchFunctionMode):
         """The weight that a product reads."""
         return weight
 
+    def bias(self, bias: Tensor, weight: Tensor, name: str) -> Tensor:
+        """The bias that a product reads beside this weight and an input of this range."""
+        return bias
+
     def check(self) -> None:
         """Refuse to go on where a norm was folded and then applied, too."""
         if self._open:
@@ -85,7 +89,9 @@ class Intercept(TorchFunctionMode):
         if norm is not None:
             weight, bias = folded_weights(self._modules[path], norm)
         rest = {name: value for name, value in kwargs.items() if name not in ("input", "weight", "bias")}
-        out = func(self.grid(f"input.{path}", given["input"]), self.weight(weight), bias, *args[3:], **rest)
+        x = self.grid(f"input.{path}", given["input"])
+        bias = bias if bias is None else self.bias(bias, weight, self._name_of(x))
+        out = func(x, self.weight(weight), bias, *args[3:], **rest)
         name = f"output.{path}" if func is not functional.linear else ""
         if norm is None:
             return self.output(name, out)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 _LEAST = 1e-6  #: smallest spread of a range: a value that never moved still gets a scale above zero
+_FINEST = 1e-30  #: below it a step is that of a dead channel
 
 
 def rounded_activation(x: Tensor, low: Tensor, high: Tensor, *, symmetric: bool) -> Tensor:
@@ -28,10 +29,18 @@ def rounded_activation(x: Tensor, low: Tensor, high: Tensor, *, symmetric: bool)
 
 def rounded_weight(weight: Tensor) -> Tensor:
     """int8 with one scale per output channel (axis 0): its largest magnitude is 127. The gradient passes unchanged."""
-    flat = weight.detach().flatten(1)
-    scale = (flat.abs().amax(1) / 127).clamp_min(torch.finfo(weight.dtype).tiny)
-    scale = scale.view(-1, *[1] * (weight.ndim - 1))
+    scale = _channel_scale(weight).view(-1, *[1] * (weight.ndim - 1))
     return _even(weight / scale) * scale
+
+
+def rounded_bias(bias: Tensor, weight: Tensor, low: Tensor, high: Tensor) -> Tensor:
+    """int32 in steps of the product's two scales: small, and yet it decides what falls to which side of a half."""
+    step = ((high - low).detach().clamp_min(_LEAST) / 255) * _channel_scale(weight)
+    return torch.where(step > _FINEST, _even(bias / step.clamp_min(_FINEST)) * step, bias)
+
+
+def _channel_scale(weight: Tensor) -> Tensor:
+    return (weight.detach().flatten(1).abs().amax(1) / 127).clamp_min(torch.finfo(weight.dtype).tiny)
 
 
 def _even(x: Tensor) -> Tensor:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from edgessl.blocks.fakequant import FakeQuantized
 from edgessl.blocks.folding import fold_batch_norms
-from edgessl.blocks.rounding import rounded_activation, rounded_weight
+from edgessl.blocks.rounding import rounded_activation, rounded_bias, rounded_weight
 from edgessl.encoders import EncoderModule, build_encoder
 from edgessl.errors import UnknownNameError
 from edgessl.export.graph import write_graph
@@ -75,6 +75,13 @@ def test_weights_have_a_scale_per_output_channel() -> None:
     got.sum().backward()
     assert given.grad is not None
     assert torch.equal(given.grad, torch.ones_like(given))
+
+
+def test_biases_are_rounded_to_the_steps_of_the_sum() -> None:
+    weight, bias = torch.tensor([[1.27, -0.2], [0.0, 0.0]]), torch.tensor([0.123456, 0.7])
+    got = rounded_bias(bias, weight, torch.tensor(-1.0), torch.tensor(1.55))
+    step = 0.01 * 0.01
+    assert got.tolist() == pytest.approx([round(0.123456 / step) * step, 0.7], abs=1e-7)
 
 
 @pytest.mark.parametrize("symmetric", [True, False])
