@@ -14,7 +14,7 @@ from edgessl.errors import InputError
 from edgessl.files import refuse_existing
 
 if TYPE_CHECKING:
-    from edgessl.encoders.load import Loaded
+    from edgessl.load import Loaded
 
 EXAMPLE = "edgessl export runs/a --calibrate frames/ --to onnx,openvino,tensorrt --input-size 480x640 -o robot.edgessl"
 
@@ -133,7 +133,7 @@ def _loaded(
     pool: str,
     options: dict[str, Any],
 ) -> Loaded:
-    from edgessl.encoders.load import load_encoder
+    from edgessl.load import load_encoder
     from edgessl.signals import image_spec
 
     spec = image_spec(*size) if size else None

@@ -22,6 +22,7 @@ INTERRUPTED = 130
 RESUME = {
     "pretrain": "type the same command with --resume to go on",
     "distill": "type the same command with --resume to go on",
+    "build": "plans that are done are kept; type the same command to go on",
     "adapt": "the state is whole; type the same command to go on from its last snapshot",
 }
 
@@ -32,7 +33,7 @@ EXTRAS = {
     **dict.fromkeys(("onnx", "onnxscript"), "export"),
     "openvino": "openvino",
     "transformers": "hf",
-    "model_signing": "sign",
+    **dict.fromkeys(("model_signing", "OpenSSL", "cryptography"), "sign"),
 }
 
 _Arguments = ParamSpec("_Arguments")

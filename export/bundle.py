@@ -23,6 +23,7 @@ from edgessl.export.graphs import Graphs, traced
 from edgessl.export.lint import lint
 from edgessl.export.make import Maker
 from edgessl.export.pays import machine
+from edgessl.export.report import ReportData, write_report
 from edgessl.export.samples import Samples, read_samples
 from edgessl.export.split import Split, split_encoder
 from edgessl.export.surgery import static_batch
@@ -184,6 +185,22 @@ def _linted(draft: Draft, config: ExportConfig) -> list[dict[str, str]]:
 
 
 def _write_reports(draft: Draft, maker: Maker) -> None:
+    """The two files that differ from export to export: what was timed, and the page for people."""
     measured = {"machine": machine(), "rows": maker.measured}
     (draft.folder / "measured.json").write_text(json.dumps(measured, indent=2) + "\n", encoding="utf-8")
     draft.kinds["measured.json"] = Kind("report")
+    sizes = {
+        path: kind._asdict() | {"size_bytes": (draft.folder / path).stat().st_size}
+        for path, kind in sorted(draft.kinds.items())
+    }
+    data = ReportData(
+        manifest=draft.manifest | {"artefacts": sizes},
+        measured=measured,
+        samples=draft.golden.samples,
+        names=draft.golden.names,
+        vectors={"golden": draft.golden.vectors} | draft.vectors,
+        layers=maker.layers,
+        lint=draft.manifest["lint"],
+    )
+    write_report(draft.folder, data)
+    draft.kinds["report.html"] = Kind("report")

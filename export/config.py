@@ -47,7 +47,9 @@ class ExportConfig:
                 raise UnknownNameError("target", target, TARGETS)
         if not self.targets:
             raise InputError(f"no target; type --to {','.join(TARGETS)}, or some of them")
-        if self.precision not in ("auto", "fp32") and not any(self.precision in TARGETS[name].precisions for name in self.targets):
+        if self.precision not in ("auto", "fp32") and not any(
+            self.precision in TARGETS[name].precisions for name in self.targets
+        ):
             raise InputError(
                 f"{self.precision} pays on none of {', '.join(self.targets)}; type --precision auto, or --to "
                 f"{','.join(name for name, target in TARGETS.items() if self.precision in target.precisions)}"

@@ -20,7 +20,7 @@ from edgessl.export.smooth import smoothed
 from edgessl.export.targets import Target
 from edgessl.runtimes.verify import BOUNDS, ParityRow
 
-PROBES = 8  #: golden samples that layers are compared on
+PROBES = 4  #: golden samples that layers are compared on
 _MOST = 0.5  # share of the layers that may leave int8; with more of them in float it is no int8 graph
 
 
@@ -69,13 +69,10 @@ def descend(
             attempt = _tried(draft, target, graphs, ranges, smooth=smooth)
     if not attempt.reason:
         return attempt
-    attempt.layers = _layers(draft, target, graphs, attempt)
-    order = [name for name, _ in drops(attempt.layers)]
+    order = [name for name, _ in drops(layers_of(draft, target, graphs, attempt))]
     for count in _doubled(len(order)):
         say(f"int8 for {target.engine}: {attempt.reason}; {count} of {len(order)} layers back to float")
-        layers = attempt.layers
         attempt = _tried(draft, target, graphs, ranges, smooth=smooth, exclude=tuple(sorted(order[:count])))
-        attempt.layers = layers
         if not attempt.reason:
             break
     return attempt
@@ -120,15 +117,19 @@ def write(
     return files
 
 
-def _layers(draft: Draft, target: Target, graphs: Graphs, attempt: Attempt) -> Layers:
-    samples = draft.golden.samples[:PROBES]
-    try:
-        return layer_cosines(graphs.encoder, attempt.encoder, samples, target.engine)
-    except EngineError:  # with inner values as outputs an engine may refuse what it takes without
-        return layer_cosines(graphs.encoder, attempt.encoder, samples, "onnxruntime")
+def layers_of(draft: Draft, target: Target, graphs: Graphs, attempt: Attempt) -> Layers:
+    """Cosine per layer of an attempt with fp32; looked at once."""
+    if not attempt.layers:
+        engine = target.engine if target.here else "onnxruntime"
+        samples = draft.golden.samples[:PROBES]
+        try:
+            attempt.layers = layer_cosines(graphs.encoder, attempt.encoder, samples, engine)
+        except EngineError:  # with inner values as outputs an engine may refuse what it takes without
+            attempt.layers = layer_cosines(graphs.encoder, attempt.encoder, samples, "onnxruntime")
+    return attempt.layers
 
 
 def where(draft: Draft, target: Target, graphs: Graphs, attempt: Attempt) -> str:
     """The layer where the error of an attempt starts."""
-    layers = attempt.layers or _layers(draft, target, graphs, attempt)
+    layers = layers_of(draft, target, graphs, attempt)
     return starts_at(layers, BOUNDS["int8"].mean_cosine) or ", ".join(quantizable(graphs.encoder)[:1])

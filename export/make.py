@@ -16,7 +16,7 @@ from edgessl.export.calibrate import Ranges
 from edgessl.export.config import ExportConfig
 from edgessl.export.draft import Draft, judged_or_reason
 from edgessl.export.graphs import Graphs
-from edgessl.export.ladder import Attempt, descend, where, write
+from edgessl.export.ladder import Attempt, descend, layers_of, where, write
 from edgessl.export.layers import Layers
 from edgessl.export.lint import lint
 from edgessl.export.pays import timed
@@ -81,8 +81,8 @@ class Maker:
             draft.manifest.setdefault("quantization", {})[target.path("encoder", precision)] = attempt.facts(
                 target.placement.name
             )
-            if attempt.layers:
-                self.layers[target.path("encoder", precision)] = attempt.layers
+            if attempt.rows:
+                self.layers[target.path("encoder", precision)] = layers_of(draft, target, self.graphs, attempt)
         if precision != "int8" or not target.here:
             source = {"encoder": self.graphs.encoder, "trunk": self.graphs.trunk}
             if precision == "int8":

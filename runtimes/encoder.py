@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from edgessl.bundle import PRECISIONS, Bundle, open_bundle
 from edgessl.errors import EngineError, InputError, UnknownNameError
 from edgessl.runtimes.engines import ENGINES, Arrays, open_engine
+from edgessl.runtimes.graphs import graph_for, precisions_for
 from edgessl.signals import InputSpec
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ class Encoder:
         self.engine = engine
         self.precision = precision
         self.threads = threads
-        self._graph = open_engine(engine, bundle.graph("encoder", precision, engine), threads=threads)
+        self._graph = open_engine(engine, graph_for(bundle, "encoder", precision, engine), threads=threads)
         self._closed = False
 
     @property
@@ -165,7 +166,7 @@ def open_encoder(
     bundle = open_bundle(Path(path), verify=verify)
     engine = engine_name(engine)
     if precision == "auto":
-        precision = next(iter(bundle.precisions("encoder", engine)), "fp32")
+        precision = next(iter(precisions_for(bundle, "encoder", engine)), "fp32")
     return Encoder(bundle, engine=engine, precision=precision, threads=threads)
 
 

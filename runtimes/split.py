@@ -14,6 +14,7 @@ from edgessl.bundle import Bundle
 from edgessl.errors import BundleError
 from edgessl.runtimes.encoder import CHUNK, expected
 from edgessl.runtimes.engines import Arrays, open_engine
+from edgessl.runtimes.graphs import engine_of_tail, graph_for
 from edgessl.runtimes.patch import with_weights
 
 Floats = NDArray[np.float32]
@@ -80,7 +81,7 @@ class Trunk:
         except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise BundleError(f"{bundle.path} does not say how it is split: {error!r}; export it again") from error
         self._bundle = bundle
-        self._engine = open_engine(engine, bundle.graph("trunk", precision, engine), threads=threads)
+        self._engine = open_engine(engine, graph_for(bundle, "trunk", precision, engine), threads=threads)
         self.identity: tuple[Port, ...] = tuple(
             (np.ones(channels, np.float32), np.zeros(channels, np.float32)) for channels in self.channels
         )
@@ -149,7 +150,7 @@ class Tail:
         self._bundle = bundle
         graph = bundle.graph("tail")
         content = with_weights(graph.read_bytes(), weights) if weights else graph
-        self._engine = open_engine(engine, content, threads=threads)
+        self._engine = open_engine(engine_of_tail(engine), content, threads=threads)
 
     def run(self, latents: Floats) -> Floats:
         """Unit vectors `(batch, dim)` of latents `(batch, *latent)`."""

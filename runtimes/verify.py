@@ -14,6 +14,7 @@ from edgessl.bundle import Bundle
 from edgessl.metrics import cosines, knn_overlap
 from edgessl.runtimes.encoder import CHUNK
 from edgessl.runtimes.engines import Engine, open_engine
+from edgessl.runtimes.graphs import graph_for, precisions_for, takes_plans
 from edgessl.runtimes.split import Tail, Trunk
 
 Floats = NDArray[np.float32]
@@ -120,11 +121,12 @@ def replay(bundle: Bundle, engine: str, *, threads: int = 0) -> list[ParityRow]:
     """
     golden = golden_of(bundle)
     rows = []
-    for precision in reversed(bundle.precisions("encoder", engine)):
+    for precision in reversed(precisions_for(bundle, "encoder", engine)):
         rows.append(encoder_row(bundle, engine, precision, golden, threads=threads)[0])
-        if any(artefact.batch == 1 and artefact.precision == precision for artefact in bundle.graphs()):
+        singles = () if takes_plans(engine) else bundle.graphs()
+        if any(artefact.batch == 1 and artefact.precision == precision for artefact in singles):
             rows.append(encoder_row(bundle, engine, precision, golden, threads=threads, batch=1)[0])
-    trunks = reversed(bundle.precisions("trunk", engine))
+    trunks = reversed(precisions_for(bundle, "trunk", engine))
     return rows + [trunk_row(bundle, engine, precision, golden, threads=threads)[0] for precision in trunks]
 
 
@@ -133,7 +135,8 @@ def encoder_row(
 ) -> tuple[ParityRow, Floats]:
     """Replay the whole encoder; `batch` 1 takes the graph for single samples. The vectors come with the row."""
     graph = bundle.graph("encoder", precision, engine, batch=batch)
-    opened = open_engine(engine, graph, threads=threads)
+    file = graph if batch else graph_for(bundle, "encoder", precision, engine)
+    opened = open_engine(engine, file, threads=threads)
     try:
         vectors = embed(opened, golden.samples, batch or CHUNK)
         return row_of(

@@ -33,7 +33,7 @@ def load_factory(
     Raises:
         InputError: It cannot be imported or called, or gives something else.
     """
-    from edgessl.encoders.load import preprocessing_of, versions_of, weights_facts
+    from edgessl.encoders.origin import preprocessing_of, versions_of, weights_facts
 
     if pool:
         raise InputError(f"the pool of {source} is part of its code; leave --pool out")

@@ -44,7 +44,7 @@ def load_folder(folder: Path, input: InputSpec | None, pool: str, *, tail: int =
         UnknownNameError: The model is of a type that is not in `MODELS`.
         MissingExtraError: transformers is not installed.
     """
-    from edgessl.encoders.load import preprocessing_of, versions_of, weights_facts
+    from edgessl.encoders.origin import preprocessing_of, versions_of, weights_facts
 
     config = _json(folder, "config.json", needed=True)
     kind = str(config.get("model_type", ""))

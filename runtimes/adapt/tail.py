@@ -13,6 +13,7 @@ from edgessl.errors import BundleError
 from edgessl.runtimes.adapt.memory import Memory
 from edgessl.runtimes.adapt.state import State
 from edgessl.runtimes.engines import open_engine
+from edgessl.runtimes.graphs import engine_of_tail
 from edgessl.runtimes.split import Tail
 
 Floats = NDArray[np.float32]
@@ -91,7 +92,7 @@ class TailTraining:
             self.anchor_vectors: Floats = source["anchor.vectors"]
         except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise BundleError(f"{bundle.path} does not describe its step: {error!r}; export it again") from error
-        self._step = open_engine(engine, bundle.graph("step"), threads=threads)
+        self._step = open_engine(engine_of_tail(engine), bundle.graph("step"), threads=threads)
         self.reset()
 
     def reset(self) -> None:

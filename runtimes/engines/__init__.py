@@ -14,6 +14,7 @@ __all__ = ["ENGINES", "Arrays", "Engine", "TensorInfo", "open_engine"]
 ENGINES = {
     "onnxruntime": ("edgessl.runtimes.engines.onnxrt", "OnnxRuntime", "onnxruntime", "onnxruntime"),
     "openvino": ("edgessl.runtimes.engines.openvino", "OpenVino", "openvino", "openvino"),
+    "tensorrt": ("edgessl.runtimes.engines.tensorrt", "TensorRt", "tensorrt", "tensorrt"),
 }
 
 

@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from edgessl.encoders.huggingface import MODELS
-from edgessl.encoders.load import load_encoder
 from edgessl.errors import InputError, UnknownNameError
+from edgessl.load import load_encoder
 from edgessl.signals import image_spec
 from edgessl.vision import vision_module
 

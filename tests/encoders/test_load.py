@@ -11,10 +11,10 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from edgessl.encoders.load import load_encoder
 from edgessl.encoders.timm_models import create, encoder_from_timm, pooling_of, reparameterized
 from edgessl.encoders.weights import load_weights, read_weights
 from edgessl.errors import InputError, UnknownNameError
+from edgessl.load import load_encoder
 from edgessl.signals import InputSpec, image_spec
 from edgessl.vision import vision_module
 

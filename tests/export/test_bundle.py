@@ -22,7 +22,9 @@ from edgessl.runtimes.split import Tail, Trunk
 from edgessl.sources import Source, open_source
 from tests.export.conftest import smooth_frames
 
-SMALL = ExportConfig(precision="int8", calibration=40, statistics=40, golden=24, anchors=9, step=StepConfig(batch=4, anchors=3))
+SMALL = ExportConfig(
+    precision="int8", calibration=40, statistics=40, golden=24, anchors=9, step=StepConfig(batch=4, anchors=3)
+)
 
 
 @pytest.fixture(scope="session")

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +12,9 @@ from torch import nn
 import edgessl
 from edgessl.encoders import ENCODERS
 from edgessl.encoders.base import EncoderModule, require_image
-from edgessl.encoders.weights import Fitted, load_weights
+from edgessl.encoders.origin import preprocessing_of, versions_of, weights_facts
+from edgessl.encoders.weights import load_weights
 from edgessl.errors import InputError, UnknownNameError
-from edgessl.files import sha256_of
 from edgessl.signals import InputSpec, image_spec
 
 FORMS = (
@@ -88,37 +86,6 @@ def load_encoder(
         encoder.options = options
     facts = {"made_by": "edgessl export", "source": source, "edgessl": edgessl.__version__} | loaded.facts
     return Loaded(encoder=encoder, facts=facts, pooling=loaded.pooling, preprocessing=loaded.preprocessing)
-
-
-def weights_facts(path: Path | None, fitted: Fitted | None = None) -> dict[str, Any]:
-    """What the manifest says about a weights file."""
-    if path is None:
-        return {}
-    facts: dict[str, Any] = {"weights": path.name, "weights_sha256": sha256_of(path)}
-    if fitted is not None:
-        said = {"container": fitted.container, "prefix": fitted.prefix, "dropped": fitted.dropped}
-        facts |= {f"weights_{key}": value for key, value in said.items() if value}
-    return facts
-
-
-def versions_of(*packages: str) -> dict[str, str]:
-    """Installed versions of these packages."""
-    found = {}
-    for package in ("torch", *packages):
-        with contextlib.suppress(PackageNotFoundError):
-            found[package] = version(package)
-    return found
-
-
-def preprocessing_of(
-    encoder: EncoderModule, *, interpolation: str = "bilinear", crop: float = 1.0, size: Any = None
-) -> dict[str, Any]:
-    """What an encoder does with its samples, in plain values; stretched bilinearly and whole unless a model says otherwise."""
-    facts: dict[str, Any] = {"mean": _rounded(encoder.mean), "std": _rounded(encoder.std)}
-    if encoder.input.kind != "image":
-        return facts
-    shape = [int(side) for side in (size or encoder.input.shape[:2])]
-    return facts | {"interpolation": interpolation, "crop": float(crop), "size": shape}
 
 
 def _timm(
@@ -209,7 +176,3 @@ def _only(options: Mapping[str, Any], known: tuple[str, ...], owner: str) -> Non
 def _refuse(reason: str, condition: bool) -> None:
     if condition:
         raise InputError(reason)
-
-
-def _rounded(values: Any) -> list[float]:
-    return [round(float(value), 6) for value in values.flatten()]
