@@ -36,7 +36,7 @@ class Ranges:
 
 
 def spread(samples: NDArray[Any], count: int) -> NDArray[np.intp]:
-    """Which `count` samples to calibrate on: each next one is the least like those taken (Gonzalez 1985), in order.
+    """Which samples to calibrate on, at most `count`: each next one is the least like those taken (Gonzalez 1985), in order.
 
     Samples are compared by small pictures of themselves, standardised; a stream of near copies costs nothing then, and a
     rare scene is among the first.
@@ -47,7 +47,7 @@ def spread(samples: NDArray[Any], count: int) -> NDArray[np.intp]:
     small = (small - small.mean(0)) / (small.std(0) + 1e-6)
     chosen = [int(np.square(small).sum(1).argmin())]  # the most ordinary one first
     distance = np.square(small - small[chosen[0]]).sum(1)
-    while len(chosen) < count:
+    while len(chosen) < count and distance.max() > 0:  # else all that is left are copies
         chosen.append(int(distance.argmax()))
         distance = np.minimum(distance, np.square(small - small[chosen[-1]]).sum(1))
     return np.sort(np.asarray(chosen))

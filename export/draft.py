@@ -43,10 +43,13 @@ class Draft:
     rejected: dict[str, str] = field(default_factory=dict)
 
     def bundle(self, more: Mapping[str, Kind] | None = None) -> Bundle:
-        """The files as a bundle, and `more` that may not stay; nothing is hashed."""
+        """The files as a bundle, and `more` that may not stay; nothing is hashed.
+
+        What is asked for is found in `more` first: it may be another form of what stays.
+        """
+        kinds = {**(more or {}), **{path: kind for path, kind in self.kinds.items() if path not in (more or {})}}
         artefacts = tuple(
-            Artefact(path=path, **kind._asdict(), sha256="", size_bytes=0)
-            for path, kind in (self.kinds | dict(more or {})).items()
+            Artefact(path=path, **kind._asdict(), sha256="", size_bytes=0) for path, kind in kinds.items()
         )
         return Bundle(
             path=self.folder,

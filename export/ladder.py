@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
 import onnx
 
 from edgessl.bundle import Kind
-from edgessl.errors import EngineError
+from edgessl.errors import EngineError, GateError
 from edgessl.export.calibrate import Ranges
 from edgessl.export.draft import Draft, Floats, judged_or_reason
 from edgessl.export.graphs import Graphs, parts_of
@@ -99,8 +100,12 @@ def _tried(
         for model in (graphs.encoder, graphs.trunk)
     )
     attempt = Attempt(encoder=encoder, trunk=trunk, excluded=exclude, smoothed=smooth)
-    attempt.files = write(draft, target, {"encoder": encoder, "trunk": trunk}, "int8")
-    attempt.rows, attempt.vectors, attempt.reason = judged_or_reason(draft, attempt.files, target.engine)
+    try:
+        attempt.files = write(draft, target, {"encoder": encoder, "trunk": trunk}, "int8")
+    except (EngineError, GateError) as error:
+        attempt.files, attempt.reason = target.files("encoder", "int8") | target.files("trunk", "int8"), str(error)
+    else:
+        attempt.rows, attempt.vectors, attempt.reason = judged_or_reason(draft, attempt.files, target.engine)
     return attempt
 
 
@@ -125,7 +130,8 @@ def layers_of(draft: Draft, target: Target, graphs: Graphs, attempt: Attempt) ->
         try:
             attempt.layers = layer_cosines(graphs.encoder, attempt.encoder, samples, engine)
         except EngineError:  # with inner values as outputs an engine may refuse what it takes without
-            attempt.layers = layer_cosines(graphs.encoder, attempt.encoder, samples, "onnxruntime")
+            with suppress(EngineError):  # it refuses the graph as a whole, which is the reason already
+                attempt.layers = layer_cosines(graphs.encoder, attempt.encoder, samples, "onnxruntime")
     return attempt.layers
 
 

@@ -25,19 +25,45 @@ def layer_cosines(reference: onnx.ModelProto, candidate: onnx.ModelProto, sample
         samples: A few, `(n, *sample)`.
         engine: Runs the candidate.
     """
-    made = {name for node in candidate.graph.node for name in node.output}
-    outputs = {node.name: node.output[0] for node in reference.graph.node}
-    layers = [name for name in quantizable(reference) if outputs[name] in made]
-    names = [outputs[name] for name in layers]
+    places = _places(reference, candidate)
     found = []
-    for model, runs_in in ((reference, "onnxruntime"), (candidate, engine)):
+    for at, (model, runs_in) in enumerate(((reference, "onnxruntime"), (candidate, engine))):
+        names = [pair[at] for pair in places.values()]
         opened = open_engine(runs_in, with_outputs(model, names).SerializeToString())
         try:
             runs = [opened.run({"frames": np.ascontiguousarray(sample[None])}) for sample in samples]
         finally:
             opened.close()
-        found.append([np.stack([run[name].ravel() for run in runs]) for name in names])
-    return [(layer, float(cosines(a, b).mean())) for layer, a, b in zip(layers, *found, strict=True)]
+        # An engine may have fused a value away, and then gives it no name.
+        found.append({name: np.stack([run[name].ravel() for run in runs]) for name in names if name in runs[0]})
+    return [
+        (layer, float(cosines(found[0][exact], found[1][near]).mean()))
+        for layer, (exact, near) in places.items()
+        if exact in found[0] and near in found[1]
+    ]
+
+
+def _places(reference: onnx.ModelProto, candidate: onnx.ModelProto) -> dict[str, tuple[str, str]]:
+    """Layer -> its output in both graphs.
+
+    A quantizer may leave out the ReLU behind a layer, which a pair with nothing below zero does as well: then the layer's
+    own output has the ReLU's name.
+    """
+    made = {name for node in candidate.graph.node for name in node.output}
+    outputs = {node.name: node.output[0] for node in reference.graph.node}
+    readers: dict[str, list[onnx.NodeProto]] = {}
+    for node in reference.graph.node:
+        for name in node.input:
+            readers.setdefault(name, []).append(node)
+    places = {}
+    for layer in quantizable(reference):
+        exact = near = outputs[layer]
+        after = readers.get(exact, [])
+        if near not in made and len(after) == 1 and after[0].op_type in ("Relu", "Clip"):
+            near = after[0].output[0]
+        if near in made:
+            places[layer] = (exact, near)
+    return places
 
 
 def drops(layers: Layers) -> Layers:

@@ -76,7 +76,7 @@ class Maker:
             attempt = self._form(target)
             files, reason = attempt.files, attempt.reason
             rows, vectors = attempt.rows, attempt.vectors
-            if reason:
+            if reason and attempt.rows:  # else the engine refused it, wherever its numbers go
                 reason += f"; the error starts at {where(draft, target, self.graphs, attempt)}"
             draft.manifest.setdefault("quantization", {})[target.path("encoder", precision)] = attempt.facts(
                 target.placement.name

@@ -30,7 +30,8 @@ def smoothed(model: onnx.ModelProto, ranges: Ranges, alpha: float = ALPHA) -> tu
     """
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
-    low, high, changed = dict(ranges.low), dict(ranges.high), []
+    moved = Ranges(*(dict(each) for each in (ranges.low, ranges.high, ranges.channel_low, ranges.channel_high)))
+    changed: list[str] = []
     readers: dict[str, list[onnx.NodeProto]] = {}
     for node in copy.graph.node:
         for name in node.input:
@@ -50,14 +51,15 @@ def smoothed(model: onnx.ModelProto, ranges: Ranges, alpha: float = ALPHA) -> tu
         largest = np.maximum(np.abs(least), np.abs(most))
         divisor = np.maximum(largest, 1e-5) ** alpha / np.maximum(rows, 1e-5) ** (1 - alpha)
         divisor = np.clip(divisor, 1e-4, 1e4).astype(np.float32)
-        for name in [name for name in norm.input[1:3] if name]:
+        for name in dict.fromkeys(name for name in norm.input[1:3] if name):
             set_weight(copy, name, numpy_helper.to_array(weights[name]) / divisor, copy_for=[norm.name])
         for node, matrix in zip(products, matrices, strict=True):
             set_weight(copy, node.input[1], matrix * divisor[:, None], copy_for=[node.name])
             changed.append(node.name)
-        low[value], high[value] = float((least / divisor).min()), float((most / divisor).max())
+        moved.channel_low[value], moved.channel_high[value] = least / divisor, most / divisor
+        moved.low[value], moved.high[value] = float((least / divisor).min()), float((most / divisor).max())
     _drop_unread(copy)
-    return copy, Ranges(low, high, ranges.channel_low, ranges.channel_high), changed
+    return copy, moved, changed
 
 
 def _drop_unread(model: onnx.ModelProto) -> None:

@@ -14,28 +14,43 @@ from edgessl.export.placement import quantizable
 def with_trained(seen: Ranges, model: onnx.ModelProto, trained: Mapping[str, tuple[float, float]]) -> Ranges:
     """Ranges by value from ranges by module, `input.MODULE` and `output.MODULE`.
 
-    Nodes are called after their module, `MODULE/Conv`.
+    Nodes are called after their module, `MODULE/Conv`. The output of a convolution whose only reader is a ReLU was trained
+    behind that ReLU, where the pair stands: such a range begins at 0 and is never that of the convolution itself, which a
+    trunk reads in front of a port.
 
     Raises:
         GateError: None of the modules is in the graph.
     """
     low, high, found = dict(seen.low), dict(seen.high), 0
-    products = set(quantizable(model))
-    readers = {name: node for node in model.graph.node for name in node.input}
-    for node in model.graph.node:
-        if node.name not in products:
+    relus = {node.output[0] for node in model.graph.node if node.op_type == "Relu"}
+    for key, name in _places(model).items():
+        if key not in trained:
             continue
-        module = node.name.rpartition("/")[0]
-        output = node.output[0]
-        after = readers.get(output)
-        values = {f"input.{module}": [node.input[0]], f"output.{module}": [output]}
-        if after is not None and after.op_type == "Relu":  # the pair stands behind it
-            values[f"output.{module}"].append(after.output[0])
-        for key, names in values.items():
-            if key in trained:
-                found += 1
-                for name in names:
-                    low[name], high[name] = trained[key]
+        least, most = trained[key]
+        if key.startswith("output.") and least == 0 and name not in relus:
+            continue  # a port stands between them here; the ReLU's range is known where nothing does
+        low[name], high[name] = least, most
+        found += 1
     if trained and not found:
         raise GateError(f"none of the {len(trained)} trained ranges belongs to a layer of the graph; distil it again")
     return Ranges(low, high, seen.channel_low, seen.channel_high)
+
+
+def _places(model: onnx.ModelProto) -> dict[str, str]:
+    """Name of a range -> the value of the graph that has it."""
+    readers: dict[str, list[onnx.NodeProto]] = {}
+    for node in model.graph.node:
+        for name in node.input:
+            readers.setdefault(name, []).append(node)
+    given = {entry.name for entry in model.graph.output}
+    products = set(quantizable(model))
+    places: dict[str, str] = {}
+    for node in model.graph.node:
+        if node.name not in products:
+            continue
+        module, output = node.name.rpartition("/")[0], node.output[0]
+        after = readers.get(output, [])
+        alone = len(after) == 1 and after[0].op_type == "Relu" and output not in given
+        places[f"input.{module}"] = node.input[0]
+        places[f"output.{module}"] = after[0].output[0] if alone else output
+    return places

@@ -106,9 +106,14 @@ def golden_of(bundle: Bundle) -> Golden:
         BundleError: It has none.
     """
     tensors = bundle.tensors("golden", "samples", "vectors")
-    named = bundle.manifest.get("golden", {}).get("names", [])
+    said = bundle.manifest.get("golden")
+    named = said.get("names") if isinstance(said, dict) else None
     count = len(tensors["samples"])
-    names = [str(name) for name in named] if len(named) == count else [f"golden sample {row}" for row in range(count)]
+    names = (
+        [str(name) for name in named]
+        if isinstance(named, list) and len(named) == count
+        else [f"golden sample {row}" for row in range(count)]
+    )
     return Golden(samples=tensors["samples"], vectors=tensors["vectors"].astype(np.float32), names=names)
 
 
