@@ -55,8 +55,8 @@ class OpenVino:
         except Exception as error:  # openvino raises RuntimeError, TypeError and errors of its bindings
             what = f"a graph of {len(graph)} bytes" if isinstance(graph, bytes) else graph
             raise EngineError(f"openvino {_version()} cannot load {what}: {_gist(error)}") from error
-        self.inputs = {port.get_any_name(): _tensor_info(port) for port in self._compiled.inputs}
-        self.outputs = {port.get_any_name(): _tensor_info(port) for port in self._compiled.outputs}
+        self.inputs = {info.name: info for info in map(_tensor_info, self._compiled.inputs)}
+        self.outputs = {info.name: info for info in map(_tensor_info, self._compiled.outputs)}
         self._info = self._facts()
         self._lock = threading.Lock()
 
@@ -128,7 +128,13 @@ def _gist(error: Exception) -> str:
 
 def _tensor_info(port: Any) -> TensorInfo:
     shape = tuple(None if size.is_dynamic else size.get_length() for size in port.get_partial_shape())
-    return TensorInfo(name=port.get_any_name(), dtype=np.dtype(port.get_element_type().to_dtype()).name, shape=shape)
+    return TensorInfo(name=_name(port), dtype=np.dtype(port.get_element_type().to_dtype()).name, shape=shape)
+
+
+def _name(port: Any) -> str:
+    """An input behind which OpenVINO took out what does nothing has the names of that too; its node keeps its own."""
+    own = str(port.get_node().get_friendly_name())
+    return own if own in port.get_names() else str(port.get_any_name())
 
 
 def _fact(node: Any, name: str) -> str:

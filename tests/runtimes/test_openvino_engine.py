@@ -6,9 +6,12 @@ import subprocess
 import sys
 
 import numpy as np
+import onnx
 import pytest
+from onnx import helper, numpy_helper
 
 from edgessl.errors import EngineError
+from edgessl.export.openvino import write_ir
 from edgessl.runtimes.engines import open_engine
 
 # Through the engine's file, which keeps openvino from reporting its import.
@@ -75,3 +78,26 @@ def test_nothing_is_reported_on_import(module):
     code = f"import sys, {module}; print(sys.modules['openvino_telemetry'])"
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     assert done.stdout.strip() == "None"
+
+
+def test_an_input_keeps_its_name_where_what_follows_does_nothing(tmp_path):
+    """Minus 0, over 1: taken out by the engine, whose input then has three names."""
+    nothing = [helper.make_node("Sub", ["frames", "zero"], ["sub"]), helper.make_node("Div", ["sub", "one"], ["div"])]
+    numbers = [
+        numpy_helper.from_array(np.full((1, 2, 1), value, np.float32), name)
+        for name, value in (("zero", 0), ("one", 1))
+    ]
+    shape = helper.make_tensor_type_proto(1, ["n", 2, 3])
+    ends = [onnx.ValueInfoProto(name=name, type=shape) for name in ("frames", "vectors")]
+    graph = helper.make_graph(
+        [*nothing, helper.make_node("Relu", ["div"], ["vectors"])], "g", ends[:1], ends[1:], numbers
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+    onnx.save(model, tmp_path / "g.onnx")
+    write_ir(tmp_path / "g.onnx", tmp_path / "g.xml")
+    series = np.random.default_rng(0).normal(size=(4, 2, 3)).astype(np.float32)
+    for file in ("g.onnx", "g.xml"):
+        engine = open_engine("openvino", tmp_path / file)
+        assert list(engine.inputs) == ["frames"], file
+        np.testing.assert_array_equal(engine.run({"frames": series})["vectors"], series.clip(0))
+        engine.close()
