@@ -16,7 +16,7 @@ from edgessl.runtimes.engines import open_engine
 
 #: operators of which a placement may quantize an input or an output
 WATCHED = (*PRODUCTS, "Add", "Relu", "MaxPool")
-_BATCH = 8  # samples per run; every inner value of a run is in memory at once
+_BATCH = 2  # samples per run; more of them take no less time each, and every inner value of a run is in memory at once
 _THUMBNAIL = 8  # pixels or bins a side of what samples are compared by
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -18,13 +19,11 @@ class Graphs:
     """fp32 graphs that share the names of nodes and values.
 
     Attributes:
-        whole: Frames and ports -> vectors, latents and statistics.
         encoder: Frames -> vectors, without ports.
         trunk: Frames and ports -> latents and statistics.
         same: What comes out of a port -> what goes in: with identity ports the same numbers.
     """
 
-    whole: onnx.ModelProto
     encoder: onnx.ModelProto
     trunk: onnx.ModelProto
     same: dict[str, str]
@@ -46,13 +45,14 @@ def traced(split: Split) -> Graphs:
             outputs=["vectors", "latents", *split.statistic_names()],
             dynamic=["frames"],
         )
-        return parts_of(onnx.load(path))
+        graphs = _parts_of(onnx.load(path))
+    gc.collect()  # what the exporter leaves in cycles is several times the model
+    return graphs
 
 
-def parts_of(whole: onnx.ModelProto) -> Graphs:
-    """The graphs that bundles hold, out of one."""
+def _parts_of(whole: onnx.ModelProto) -> Graphs:
     plain = onnx.ModelProto()
     plain.CopyFrom(whole)
     same = without_ports(plain)
     inner = [entry.name for entry in whole.graph.output if entry.name != "vectors"]
-    return Graphs(whole=whole, encoder=part(plain, ["vectors"]), trunk=part(whole, inner), same=same)
+    return Graphs(encoder=part(plain, ["vectors"]), trunk=part(whole, inner), same=same)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import onnx
@@ -13,7 +13,7 @@ from edgessl.bundle import Kind
 from edgessl.errors import EngineError, GateError
 from edgessl.export.calibrate import Ranges
 from edgessl.export.draft import Draft, Floats, judged_or_reason
-from edgessl.export.graphs import Graphs, parts_of
+from edgessl.export.graphs import Graphs
 from edgessl.export.layers import Layers, drops, layer_cosines, starts_at
 from edgessl.export.placement import quantizable
 from edgessl.export.quantize import quantized
@@ -63,10 +63,12 @@ def descend(
     attempt = _tried(draft, target, graphs, ranges)
     smooth: tuple[str, ...] = ()
     if attempt.reason and attempt.rows:
-        whole, moved, changed = smoothed(graphs.whole, ranges)
+        encoder, moved, changed = smoothed(graphs.encoder, ranges)
         if changed:
             say(f"int8 for {target.engine}: {attempt.reason}; smoothing {len(changed)} products")
-            graphs, ranges, smooth = parts_of(whole), moved, tuple(changed)
+            trunk, _, _ = smoothed(graphs.trunk, ranges)
+            graphs, ranges = replace(graphs, encoder=encoder, trunk=trunk), moved
+            smooth = tuple(changed)
             attempt = _tried(draft, target, graphs, ranges, smooth=smooth)
     if not attempt.reason:
         return attempt

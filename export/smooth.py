@@ -30,7 +30,7 @@ def smoothed(model: onnx.ModelProto, ranges: Ranges, alpha: float = ALPHA) -> tu
     """
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
-    moved = Ranges(*(dict(each) for each in (ranges.low, ranges.high, ranges.channel_low, ranges.channel_high)))
+    moved = Ranges(dict(ranges.low), dict(ranges.high), dict(ranges.channel_low), dict(ranges.channel_high))
     changed: list[str] = []
     readers: dict[str, list[onnx.NodeProto]] = {}
     for node in copy.graph.node:

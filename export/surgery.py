@@ -50,15 +50,23 @@ def rename_inputs(model: onnx.ModelProto, names: dict[str, str]) -> None:
 
 def part(model: onnx.ModelProto, outputs: Sequence[str]) -> onnx.ModelProto:
     """A copy that gives `outputs` of the graph, and holds only what they need."""
-    copy = onnx.ModelProto()
-    copy.CopyFrom(model)
-    graph = copy.graph
-    kept = {entry.name: entry for entry in graph.output}
-    entries = [kept[name] for name in outputs]
-    del graph.output[:]
-    graph.output.extend(entries)
-    _prune(copy)
-    return copy
+    graph = model.graph
+    needed, nodes = set(outputs), []
+    for node in reversed(graph.node):
+        if needed.intersection(node.output):
+            nodes.append(node)
+            needed.update(node.input)
+    given = {entry.name: entry for entry in graph.output}
+    cut = onnx.ModelProto(
+        ir_version=model.ir_version, producer_name=model.producer_name, producer_version=model.producer_version
+    )
+    cut.opset_import.extend(model.opset_import)
+    cut.graph.name = graph.name
+    cut.graph.node.extend(reversed(nodes))
+    cut.graph.output.extend(given[name] for name in outputs)
+    for field in ("initializer", "input", "value_info"):
+        getattr(cut.graph, field).extend(entry for entry in getattr(graph, field) if entry.name in needed)
+    return cut
 
 
 def with_outputs(model: onnx.ModelProto, names: Iterable[str]) -> onnx.ModelProto:
@@ -70,20 +78,6 @@ def with_outputs(model: onnx.ModelProto, names: Iterable[str]) -> onnx.ModelProt
         helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None) for name in names if name not in there
     )
     return copy
-
-
-def _prune(model: onnx.ModelProto) -> None:
-    graph = model.graph
-    needed = {entry.name for entry in graph.output}
-    nodes = []
-    for node in reversed(graph.node):
-        if needed.intersection(node.output):
-            nodes.append(node)
-            needed.update(node.input)
-    keep(graph.node, list(reversed(nodes)))
-    keep(graph.initializer, [entry for entry in graph.initializer if entry.name in needed])
-    keep(graph.input, [entry for entry in graph.input if entry.name in needed])
-    keep(graph.value_info, [entry for entry in graph.value_info if entry.name in needed])
 
 
 def keep(field: object, entries: list[object]) -> None:

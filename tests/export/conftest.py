@@ -7,6 +7,8 @@ import pytest
 import torch
 
 from edgessl.encoders import ENCODERS, EncoderModule, build_encoder
+from edgessl.export.calibrate import Ranges, observe
+from edgessl.export.graphs import Graphs, traced
 from edgessl.export.split import Split, split_encoder
 from edgessl.signals import InputSpec, image_spec, series_spec
 
@@ -88,3 +90,15 @@ def series_encoder(request: pytest.FixtureRequest) -> EncoderModule:
 @pytest.fixture(scope="session")
 def series_split(series_encoder: EncoderModule) -> Split:
     return split_encoder(series_encoder)
+
+
+@pytest.fixture(scope="session")
+def graphs(split: Split) -> Graphs:
+    """The encoder's graphs, of one trace."""
+    return traced(split)
+
+
+@pytest.fixture(scope="session")
+def seen(graphs: Graphs) -> Ranges:
+    """What passes through them on real samples."""
+    return observe(graphs.encoder, smooth_frames(48, seed=5))
