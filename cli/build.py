@@ -30,10 +30,11 @@ def build(
     rebuild: Annotated[bool, typer.Option("--rebuild", help="Build what was built or refused before, too.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Build TensorRT plans of BUNDLE on this device, and choose the fastest that computes what was exported.
+    """Build TensorRT plans of BUNDLE on this device.
 
-    Every plan replays the golden samples; one below its bound is refused and never used. Plans are kept in a cache
-    outside the bundle, and built again when the bundle, TensorRT, the GPU or the system changes. Exit code 3: none passed.
+    The fastest that computes what was exported is the one that serves. Every plan replays the golden samples; one
+    below its bound is refused and never used. Plans are kept in a cache outside the bundle, and built again when the
+    bundle, TensorRT, the GPU or the system changes. Exit code 3: none passed.
     """
     from edgessl.runtimes.build import build as build_plans
 

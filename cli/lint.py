@@ -24,9 +24,10 @@ def lint(
     ],
     as_json: Json = False,
 ) -> None:
-    """Judge a graph for an engine before anything is built there: operators, types, opset, limits, Q/DQ.
+    """Judge a graph for an engine before it is built there.
 
-    Exit code 3: an engine would refuse it. A clean graph can still fail to build; only the device can say.
+    Operators, types, opset, limits, Q/DQ. Exit code 3: an engine would refuse it. A clean graph can still fail to
+    build; only the device can say.
     """
     try:
         from edgessl.export.lint import lint_report

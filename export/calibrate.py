@@ -112,7 +112,7 @@ def _leading_axes(model: onnx.ModelProto) -> dict[str, NDArray[np.int64]]:
     shaped = onnx.shape_inference.infer_shapes(model)
     ranks = {
         entry.name: len(entry.type.tensor_type.shape.dim)
-        for entry in (*shaped.graph.value_info, *shaped.graph.output)
+        for entry in (*shaped.graph.input, *shaped.graph.value_info, *shaped.graph.output)
         if entry.type.tensor_type.elem_type == TensorProto.FLOAT
     }
     axes: dict[str, NDArray[np.int64]] = {}

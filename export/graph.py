@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from edgessl.errors import GateError
 from edgessl.export.cast_first import cast_inputs_first
+from edgessl.export.surgery import drop_notes
 
 OPSET = 20  #: the newest that TensorRT 10.0 to 10.3 (JetPack 6) take
 IR_VERSION = 10  #: the newest that onnxruntime 1.20 to 1.23 (JetPack 6) take
@@ -108,17 +109,12 @@ def _name_by_scope(model: onnx.ModelProto) -> None:
     seen: Counter[str] = Counter()
     for node in model.graph.node:
         scopes = {entry.key: entry.value for entry in node.metadata_props}.get("pkg.torch.onnx.name_scopes", "[]")
-        modules = [scope for scope in ast.literal_eval(scopes)[:-1] if scope]
+        modules = [scope for scope in ast.literal_eval(scopes)[:-1] if scope.partition(".")[0] == "module"]
         place = (modules[-1] if modules else "").removeprefix("module").removeprefix(".").removeprefix("encoder.")
         name = f"{place}/{node.op_type}".lstrip("/")
         seen[name] += 1
         node.name = name if seen[name] == 1 else f"{name}.{seen[name]}"
-        del node.metadata_props[:]
-        node.doc_string = ""
-    for value in (*model.graph.input, *model.graph.output, *model.graph.value_info, *model.graph.initializer):
-        del value.metadata_props[:]
-        value.doc_string = ""
-    del model.metadata_props[:], model.graph.metadata_props[:]
+    drop_notes(model)
 
 
 class _Positional(nn.Module):

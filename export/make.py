@@ -112,7 +112,7 @@ class Maker:
         if target.here:
             if form is None or form.reason:
                 form = descend(self.draft, target, self.graphs, ranges, self.say)
-        elif form is None:
+        elif form is None or not form.rows:  # where the engine of the same placement refused it, there is no judgement
             check = replace(TARGETS["onnx"], placement=target.placement, folder=".check")
             form = descend(self.draft, check, self.graphs, ranges, self.say)
             for path in form.files:

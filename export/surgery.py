@@ -119,7 +119,17 @@ def static_batch(model: onnx.ModelProto, batch: int) -> onnx.ModelProto:
             entry.type.tensor_type.shape.dim[0].dim_value = batch
     del copy.graph.value_info[:]
     folded: onnx.ModelProto = optimizer.optimize(copy, input_size_limit=1024, output_size_limit=1024 * 1024)
+    drop_notes(folded)
     return folded
+
+
+def drop_notes(model: onnx.ModelProto) -> None:
+    """Take out what exporter and optimizer say of their work, in place: no engine reads it."""
+    graph = model.graph
+    for entry in (*graph.node, *graph.input, *graph.output, *graph.value_info, *graph.initializer):
+        del entry.metadata_props[:]
+        entry.doc_string = ""
+    del model.metadata_props[:], graph.metadata_props[:]
 
 
 def weights_of(model: onnx.ModelProto) -> dict[str, onnx.TensorProto]:

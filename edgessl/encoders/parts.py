@@ -60,10 +60,15 @@ def encoder_of(
     with torch.no_grad():
         wanted = None if whole is None else whole(probe)
         for way in ways:
-            parts = way()
-            for module in (*parts.stages, parts.pool):
-                module.eval()
-            latents, features = _run(parts, probe)
+            try:
+                parts = way()
+                for module in (*parts.stages, parts.pool):
+                    module.eval()
+                latents, features = _run(parts, probe)
+            except (AttributeError, IndexError, RuntimeError, TypeError, ValueError):
+                if way is ways[-1]:
+                    raise
+                continue  # parts of that name are there, and are called in another way
             if features.ndim == 2 and (wanted is None or _same(features, wanted)):
                 return _assembled(parts, latents, int(features.shape[1]), input, tail, mean, std)
     raise InputError("the model does not give one vector per sample that its own parts agree on")

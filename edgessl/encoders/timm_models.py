@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from edgessl.encoders.base import EncoderModule, require_image
-from edgessl.encoders.parts import Parts, encoder_of
+from edgessl.encoders.parts import AsToken, OneToken, Parts, encoder_of
 from edgessl.encoders.pooling import MapPool
 from edgessl.encoders.vit import TIMM_POOLS, Head, vit_parts
 from edgessl.errors import GateError, InputError
@@ -106,6 +106,8 @@ def encoder_from_timm(model: Any, input: InputSpec, *, tail: int = 1, pool: str 
         if all(isinstance(getattr(model, part, None), nn.Module) for part in (stem[0], *body)):
             ways.append(lambda stem=stem, body=body: _family(_pooled(copy.deepcopy(model), pool), stem, body))  # type: ignore[misc]
     ways.append(lambda: _whole(_pooled(copy.deepcopy(model), pool)))
+    if not pool:
+        ways.append(lambda: Parts(stages=[AsToken(model)], pool=OneToken()))
     whole = model if not pool or _is_transformer(model) else _pooled(copy.deepcopy(model), pool)
     blocks = tail + 1 if _is_transformer(model) else tail  # the last norm is a stage of the tail too
     try:

@@ -10,11 +10,11 @@ from edgessl.runtimes.engines.base import Arrays, Engine, TensorInfo
 
 __all__ = ["ENGINES", "Arrays", "Engine", "TensorInfo", "open_engine"]
 
-#: name -> (module, class, package to import, extra to install)
+#: name -> (module, class, package to import, extra to install, where one brings it)
 ENGINES = {
     "onnxruntime": ("edgessl.runtimes.engines.onnxrt", "OnnxRuntime", "onnxruntime", "onnxruntime"),
     "openvino": ("edgessl.runtimes.engines.openvino", "OpenVino", "openvino", "openvino"),
-    "tensorrt": ("edgessl.runtimes.engines.tensorrt", "TensorRt", "tensorrt", "tensorrt"),
+    "tensorrt": ("edgessl.runtimes.engines.tensorrt", "TensorRt", "tensorrt", ""),
 }
 
 
@@ -37,7 +37,7 @@ def open_engine(name: str, graph: Path | bytes, *, threads: int = 0) -> Engine:
     try:
         opened: Engine = getattr(import_module(module), cls)(graph, threads=threads)
     except ModuleNotFoundError as error:
-        if error.name != package:
+        if error.name != package or not extra:
             raise
         raise MissingExtraError(package, extra) from error
     return opened

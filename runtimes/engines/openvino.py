@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import threading
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +46,7 @@ class OpenVino:
         if threads:
             options["INFERENCE_NUM_THREADS"] = threads
         try:
-            core = openvino.Core()
+            core = _core()
             model = core.read_model(graph if isinstance(graph, bytes) else str(graph))
             loops = sorted({node.get_type_name() for node in model.get_ops()}.intersection(_CONTROL_FLOW))
             if loops:  # nothing could stop one that does not end
@@ -114,6 +115,17 @@ class OpenVino:
             "threads": int(get("INFERENCE_NUM_THREADS")),
             "precision": get("INFERENCE_PRECISION_HINT").get_type_name(),
         }
+
+
+@cache
+def _core() -> Any:
+    """The one core of this process, never destroyed.
+
+    A core puts a signal stack of its own in place, and puts back what it found when it goes. Of two that go in the order in
+    which they came the second puts back the first one's, which is freed: the next signal with a handler, Ctrl-C say, is then a
+    segmentation fault (openvino 2026.4.1).
+    """
+    return openvino.Core()
 
 
 def _version() -> str:

@@ -21,7 +21,7 @@ from tests.export.conftest import samples
 def test_a_recording_becomes_a_bundle(series_encoder: EncoderModule, tmp_path: Path) -> None:
     spec = series_encoder.input
     np.savez(tmp_path / "recording.npz", x=samples(spec, 60))
-    config = ExportConfig(calibration=40, golden=20, anchors=9, step=StepConfig(batch=4, anchors=3))
+    config = ExportConfig(precision="int8", calibration=40, golden=20, anchors=9, step=StepConfig(batch=4, anchors=3))
     report = export(
         series_encoder, {}, open_source(str(tmp_path / "recording.npz")), tmp_path / "imu.edgessl", config=config
     )

@@ -12,11 +12,12 @@ from onnx import TensorProto, helper, numpy_helper
 from edgessl.errors import EngineError
 from edgessl.runtimes.engines import ENGINES, open_engine
 from edgessl.runtimes.engines.onnxnodes import Node, count_products, nodes
+from edgessl.runtimes.graphs import takes_plans
 
 NOTHING = {"int8": 0, "float": 0, "unfused_dequantize": 0}
 
 
-@pytest.fixture(params=[name for name in ENGINES if name in ("onnxruntime", "openvino")])
+@pytest.fixture(params=[name for name in ENGINES if not takes_plans(name)])
 def name(request):
     package, extra = ENGINES[request.param][2:]
     if find_spec(package) is None:  # not imported here: its own file keeps it from reporting that

@@ -17,6 +17,19 @@ from edgessl.runtimes.engines import open_engine
 # Through the engine's file, which keeps openvino from reporting its import.
 openvino = pytest.importorskip("edgessl.runtimes.engines.openvino", reason="pip install 'edgessl[openvino]'").openvino
 
+SIGNAL = """
+import faulthandler, gc, pathlib, signal, sys
+from edgessl.runtimes.engines import open_engine
+faulthandler.enable()
+engines = [open_engine("openvino", pathlib.Path(sys.argv[1])) for _ in range(3)]
+for engine in engines:
+    engine.close()
+del engine, engines
+gc.collect()
+signal.signal(signal.SIGTERM, lambda *_: print("handled"))
+signal.raise_signal(signal.SIGTERM)
+"""
+
 
 @pytest.fixture
 def ir(tiny, tmp_path):
@@ -70,6 +83,14 @@ def test_floats_are_computed_in_fp32(tiny):
         "precision": "f32",
     }
     engine.close()
+
+
+@pytest.mark.slow
+def test_a_signal_finds_its_handler_after_engines_were_closed_in_any_order(tiny):
+    """Cores of openvino 2026.4.1 leave a freed signal stack behind when the first of two goes first."""
+    command = [sys.executable, "-c", SIGNAL, str(tiny / "encoder.onnx")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "handled\n"), done.stderr
 
 
 @pytest.mark.slow

@@ -9,9 +9,10 @@ import pytest
 
 import edgessl
 from edgessl.runtimes.engines import ENGINES
+from edgessl.runtimes.graphs import takes_plans
 
 
-@pytest.fixture(params=[name for name in ENGINES if name in ("onnxruntime", "openvino")])
+@pytest.fixture(params=[name for name in ENGINES if not takes_plans(name)])
 def engine(request):
     package, extra = ENGINES[request.param][2:]
     if find_spec(package) is None:  # not imported here: its own file keeps it from reporting that
