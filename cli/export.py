@@ -67,7 +67,13 @@ def export(
     Settings of timm models and factories: --set tail=2.
     """
     refuse_existing(output, overwrite=overwrite or dry_run)
-    camera, own = parsed_size(input_size), parsed_size(size)
+    camera, own = parsed_size(input_size, "--input-size"), parsed_size(size)
+    if fit not in ("auto", "stretch", "crop"):
+        raise InputError(f"no fit {fit!r}; choose stretch, crop or auto")
+    if fit != "auto" and not camera:
+        raise InputError(
+            f"--fit {fit} says how a camera's frames are brought to the encoder; type --input-size 480x640 too"
+        )
     from edgessl.checkpoint import read_ranges
     from edgessl.export.bundle import export as write
     from edgessl.export.config import ExportConfig
@@ -144,8 +150,6 @@ def _with_camera(loaded: Loaded, camera: tuple[int, int], fit: str) -> Any:
     """The encoder behind a resize of the camera's frames, in the way that its own configuration states."""
     from edgessl.encoders.camera import FILTERS, with_camera
 
-    if fit not in ("auto", "stretch", "crop"):
-        raise InputError(f"no fit {fit!r}; choose stretch, crop or auto")
     stated = loaded.preprocessing
     ours = loaded.facts.get("made_by") in ("pretrain", "distill")
     if fit == "auto":

@@ -27,7 +27,7 @@ EngineName = Annotated[str, typer.Option(help="What runs the graphs; `edgessl do
 Precision = Annotated[str, typer.Option(help="Of the graphs: auto, fp32, fp16 or int8.")]
 
 
-def parsed_size(text: str) -> tuple[int, int] | None:
+def parsed_size(text: str, option: str = "--size") -> tuple[int, int] | None:
     """`"64"` -> `(64, 64)`, `"48x64"` -> `(48, 64)` (height, width), `""` -> None.
 
     Raises:
@@ -37,7 +37,7 @@ def parsed_size(text: str) -> tuple[int, int] | None:
         return None
     parts = text.lower().split("x")
     if len(parts) > 2 or not all(part.isascii() and part.isdigit() and int(part) > 0 for part in parts):
-        raise InputError(f"{text!r} is no size; type --size 64 or --size 48x64 (height x width)")
+        raise InputError(f"{text!r} is no size; type {option} 64 or {option} 48x64 (height x width)")
     return int(parts[0]), int(parts[-1])
 
 

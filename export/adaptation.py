@@ -33,11 +33,18 @@ def write_live_tail(split: Split, draft: Draft) -> None:
 def write_adaptation(split: Split, draft: Draft, frames: NDArray[Any], config: ExportConfig) -> None:
     """Source statistics, on the trunk that will serve so that quantization is not seen as drift; and the step.
 
+    Args:
+        split: The encoder.
+        draft: Gets the files; has the graphs of onnxruntime.
+        frames: `(n, *sample)`, of which `config.statistics` are looked at, evenly.
+        config: What to write.
+
     Raises:
         GateError: A training step in the engine is not what it is in PyTorch.
     """
     bundle = draft.bundle()
     precision = bundle.precisions("trunk", ENGINE)[0]
+    frames = frames[np.linspace(0, len(frames) - 1, min(config.statistics, len(frames))).round().astype(int)]
     with Trunk(bundle, engine=ENGINE, precision=precision) as trunk, Tail(bundle, engine=ENGINE) as tail:
         observed = trunk.run(frames, trunk.identity)
         vectors = tail.run(observed.latents)

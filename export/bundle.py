@@ -35,7 +35,7 @@ from edgessl.sources import Source
 
 ENGINE = "onnxruntime"  #: every device has it; the fp32 graphs are judged in it, whatever the targets
 
-_SINGLES = 16  # golden samples for the graph of one: the same function, and slow to run one by one
+_SINGLES = 12  # golden samples for the graph of one: the same function, and slow to run one by one
 
 #: what one moment of the export is told to
 Say = Callable[[str], None]
@@ -105,7 +105,8 @@ def export(
         if any("int8" in config.wanted(name) for name in config.targets):
             maker.ranges = _ranges(graphs, samples, config, facts, trained or {}, say, advance)
         for name in sorted(config.targets, key=lambda name: not TARGETS[name].here):
-            maker.make(name)
+            for precision in config.wanted(name):
+                maker.make(name, precision)
         say("source statistics and training step")
         write_adaptation(split, draft, samples.frames, config)
         manifest |= {"rejected": draft.rejected, "lint": _linted(draft, config) + maker.findings}

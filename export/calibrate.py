@@ -11,12 +11,10 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from edgessl.export.placement import MATRICES, PRODUCTS
+from edgessl.export.placement import MATRICES, watched
 from edgessl.runtimes.engines import open_engine
 
-#: operators of which a placement may quantize an input or an output
-WATCHED = (*PRODUCTS, "Add", "Relu", "MaxPool")
-_BATCH = 2  # samples per run; more of them take no less time each, and every inner value of a run is in memory at once
+_BATCH = 8  # samples per run; what is watched in a run is in memory at once
 _THUMBNAIL = 8  # pixels or bins a side of what samples are compared by
 
 
@@ -76,9 +74,9 @@ def observe(
         advance: Told how many more samples are done.
     """
     leading = _leading_axes(model)
-    watched = onnx.ModelProto()
-    watched.CopyFrom(model)
-    graph = watched.graph
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    graph = copy.graph
     del graph.output[:]
     for name, axes in leading.items():
         graph.initializer.append(numpy_helper.from_array(axes, f"{name}|axes"))
@@ -86,7 +84,7 @@ def observe(
             graph.node.append(helper.make_node(kind, [name, f"{name}|axes"], [f"{name}|{kind}"], keepdims=0))
             graph.output.append(helper.make_tensor_value_info(f"{name}|{kind}", TensorProto.FLOAT, None))
     seen = Ranges()
-    engine = open_engine("onnxruntime", watched.SerializeToString())
+    engine = open_engine("onnxruntime", copy.SerializeToString())
     try:
         for start in range(0, len(samples), _BATCH):
             part = np.ascontiguousarray(samples[start : start + _BATCH])
@@ -115,13 +113,9 @@ def _leading_axes(model: onnx.ModelProto) -> dict[str, NDArray[np.int64]]:
         for entry in (*shaped.graph.input, *shaped.graph.value_info, *shaped.graph.output)
         if entry.type.tensor_type.elem_type == TensorProto.FLOAT
     }
-    axes: dict[str, NDArray[np.int64]] = {}
+    names = watched(model)
+    axes = {name: np.arange(ranks[name], dtype=np.int64) for name in sorted(names) if name in ranks}
     for node in model.graph.node:
-        if node.op_type not in WATCHED:
-            continue
-        for name in (*node.input, *node.output):
-            if name in ranks:
-                axes.setdefault(name, np.arange(ranks[name], dtype=np.int64))
-        if node.op_type in MATRICES and ranks.get(node.input[0], 0) > 1:
+        if node.op_type in MATRICES and node.input[0] in names and ranks.get(node.input[0], 0) > 1:
             axes[node.input[0]] = np.arange(ranks[node.input[0]] - 1, dtype=np.int64)
     return axes

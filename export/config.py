@@ -19,7 +19,7 @@ class ExportConfig:
     Attributes:
         targets: Keys of `TARGETS`.
         precision: `fp32`, `fp16` or `int8` must pass their gate; `auto` keeps what passes and is faster here.
-        calibration: Samples that the ranges for int8 are taken from, chosen for spread.
+        calibration: Samples that the ranges for int8 are taken from, chosen for spread from twice as many.
         statistics: Samples that source statistics are taken from, evenly over the source.
         golden: Samples stored with their fp32 vectors: what every graph is compared on, here and on the device. They are
             not among the others, at most a third of all.
@@ -32,8 +32,8 @@ class ExportConfig:
     targets: tuple[str, ...] = ("onnx",)
     precision: str = "auto"
     calibration: int = 300
-    statistics: int = 512
-    golden: int = 64
+    statistics: int = 256
+    golden: int = 48
     anchors: int = 64
     license: str = ""
     lint_for: tuple[str, ...] = ("tensorrt:10.3", "onnxruntime:1.20")

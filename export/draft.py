@@ -16,6 +16,7 @@ from edgessl.runtimes.verify import Golden, ParityRow, encoder_row, trunk_row
 from edgessl.signals import InputSpec
 
 Floats = NDArray[np.float32]
+_TRUNK = 32  # golden samples for trunk and tail: the encoder's own nodes, cut in two
 
 
 @dataclass
@@ -61,7 +62,7 @@ class Draft:
         )
 
     def judge(self, files: Mapping[str, Kind], engine: str) -> tuple[list[ParityRow], dict[str, Floats]]:
-        """Open graphs in `engine` and replay the golden samples; the vectors come by file.
+        """Open graphs in `engine` and replay the golden samples; the vectors of encoders come by file.
 
         Raises:
             EngineError: It cannot load or run one.
@@ -70,13 +71,12 @@ class Draft:
         rows, vectors = [], {}
         for path, kind in files.items():
             if kind.role == "encoder":
-                row, got = encoder_row(bundle, engine, kind.precision, self.golden, batch=kind.batch)
+                row, vectors[path] = encoder_row(bundle, engine, kind.precision, self.golden, batch=kind.batch)
             elif kind.role == "trunk":
-                row, got = trunk_row(bundle, engine, kind.precision, self.golden)
+                row, _ = trunk_row(bundle, engine, kind.precision, self.golden.first(_TRUNK))
             else:
                 continue
             rows.append(row)
-            vectors[path] = got
         return rows, vectors
 
     def accept(self, files: Mapping[str, Kind], rows: list[ParityRow], vectors: Mapping[str, Floats]) -> None:

@@ -74,5 +74,5 @@ def _preprocessing(encoder: EncoderModule, facts: dict[str, Any]) -> dict[str, A
     stated["mean"] = [round(value, 6) for value in encoder.mean.flatten().tolist()]
     stated["std"] = [round(value, 6) for value in encoder.std.flatten().tolist()]
     resize = encoder.resize
-    stated["resize"] = None if resize is None else getattr(resize, "facts", dict)()
+    stated["resize"] = None if resize is None else dict(getattr(resize, "facts", {}))
     return stated

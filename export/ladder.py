@@ -21,7 +21,7 @@ from edgessl.export.smooth import smoothed
 from edgessl.export.targets import Target
 from edgessl.runtimes.verify import BOUNDS, ParityRow
 
-PROBES = 4  #: golden samples that layers are compared on
+PROBES = 2  #: golden samples that layers are compared on
 _MOST = 0.5  # share of the layers that may leave int8; with more of them in float it is no int8 graph
 
 

@@ -41,6 +41,7 @@ RULES: dict[str, dict[str, str]] = {
 }
 #: What onnx raises on a graph that is not valid.
 INVALID = (onnx.checker.ValidationError, onnx.shape_inference.InferenceError, ValueError, RuntimeError, TypeError)
+_LARGE = 2**16  # bytes of a tensor that is a weight, and no shape or scale
 _OPENVINO_REFUSES = ("MaxUnpool",)  # 2026.4, tried
 
 
@@ -141,20 +142,37 @@ def _checked(model: onnx.ModelProto, target: Target, folder: Path | None) -> tup
 
 
 def _inferred(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Checked, and with the types of all tensors."""
-    plain = onnx.ModelProto()
-    plain.CopyFrom(model)
-    for tensor in plain.graph.initializer:  # the checker looks for data files in the working folder
-        if tensor.data_location == onnx.TensorProto.EXTERNAL:
-            plain.graph.input.append(onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims))
-    kept = [tensor for tensor in plain.graph.initializer if tensor.data_location != onnx.TensorProto.EXTERNAL]
-    outside = [tensor for tensor in plain.graph.initializer if tensor.data_location == onnx.TensorProto.EXTERNAL]
-    del plain.graph.initializer[:]
-    plain.graph.initializer.extend(kept)
+    """Checked, and with the types of all tensors.
+
+    What large tensors hold decides nothing, and moving it takes longer than all else; what lies in a data file, the checker would
+    look for in the working folder. Both stand as inputs meanwhile.
+    """
+    graph = model.graph
+    aside = [tensor for tensor in graph.initializer if _is_large(tensor)]
+    plain = onnx.ModelProto(ir_version=model.ir_version)
+    plain.opset_import.extend(model.opset_import)
+    plain.functions.extend(model.functions)
+    plain.graph.name = graph.name
+    for field in ("node", "input", "output", "value_info", "sparse_initializer", "quantization_annotation"):
+        getattr(plain.graph, field).extend(getattr(graph, field))
+    plain.graph.initializer.extend(tensor for tensor in graph.initializer if not _is_large(tensor))
+    given = {entry.name for entry in graph.input}
+    stand_ins = [
+        onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims)
+        for tensor in aside
+        if tensor.name not in given
+    ]
+    plain.graph.input.extend(stand_ins)
     onnx.checker.check_model(plain)
     inferred = onnx.shape_inference.infer_shapes(plain, data_prop=True)
-    inferred.graph.initializer.extend(outside)
+    if stand_ins:
+        del inferred.graph.input[-len(stand_ins) :]
+    inferred.graph.initializer.extend(aside)
     return inferred
+
+
+def _is_large(tensor: onnx.TensorProto) -> bool:
+    return tensor.data_location == onnx.TensorProto.EXTERNAL or len(tensor.raw_data) > _LARGE
 
 
 def _file(model: onnx.ModelProto, target: Target) -> Iterator[Finding]:

@@ -14,7 +14,7 @@ from edgessl.bundle import Kind
 from edgessl.errors import EngineError, GateError
 from edgessl.export.calibrate import Ranges
 from edgessl.export.config import ExportConfig
-from edgessl.export.draft import Draft, judged_or_reason
+from edgessl.export.draft import Draft, Floats, judged_or_reason
 from edgessl.export.graphs import Graphs
 from edgessl.export.ladder import Attempt, descend, layers_of, where, write
 from edgessl.export.layers import Layers
@@ -22,9 +22,20 @@ from edgessl.export.lint import lint
 from edgessl.export.pays import timed
 from edgessl.export.targets import TARGETS, Target
 from edgessl.export.typed import overflowing
+from edgessl.runtimes.verify import ParityRow
 
 STAND_IN = "onnxruntime"  #: judges what cannot be opened here: the same file, and slow
-_STAND_IN_SAMPLES = 4  # fp16 on a CPU takes ten times as long
+_STAND_IN_SAMPLES = 3  # fp16 on a CPU takes ten times as long
+
+
+@dataclass(frozen=True, kw_only=True)
+class Judged:
+    """Files of one precision, and what the gate said; a reason where they cannot stay."""
+
+    files: dict[str, Kind]
+    rows: list[ParityRow] = field(default_factory=list)
+    vectors: dict[str, Floats] = field(default_factory=dict)
+    reason: str = ""
 
 
 @dataclass(kw_only=True)
@@ -51,59 +62,64 @@ class Maker:
     layers: dict[str, Layers] = field(default_factory=dict)
     findings: list[dict[str, str]] = field(default_factory=list)
     _forms: dict[str, Attempt] = field(default_factory=dict)
+    _overflowing: set[str] | None = None
 
-    def make(self, name: str) -> None:
-        """Make the graphs of a target.
+    def make(self, name: str, precision: str) -> None:
+        """Make the graphs of a target in one precision: judged, linted, timed; kept or left out with the reason.
 
         Raises:
             GateError: A precision that was asked for by name cannot be had.
         """
+        self.say(f"{name} {precision}")
         target = TARGETS[name]
-        for precision in self.config.wanted(name):
-            self.say(f"{name} {precision}")
-            self._one(target, precision)
-        if self.config.precision not in ("auto", "fp32") and self.config.precision in target.precisions:
-            reason = self.draft.rejected.get(f"{target.engine} {self.config.precision}")
-            if reason:
-                raise GateError(
-                    f"{self.config.precision} for {name} failed its gate: {reason}. Give more calibration samples, train the "
-                    f"encoder for it with edgessl distill --int8, or type --precision auto"
-                )
-
-    def _one(self, target: Target, precision: str) -> None:
-        draft, name = self.draft, f"{target.engine} {precision}"
-        if precision == "int8":
-            attempt = self._form(target)
-            files, reason = attempt.files, attempt.reason
-            rows, vectors = attempt.rows, attempt.vectors
-            if reason and attempt.rows:  # else the engine refused it, wherever its numbers go
-                reason += f"; the error starts at {where(draft, target, self.graphs, attempt)}"
-            draft.manifest.setdefault("quantization", {})[target.path("encoder", precision)] = attempt.facts(
-                target.placement.name
+        made = self._int8(target) if precision == "int8" else self._written(target, precision, self._fp32())
+        reason = made.reason or self._linted(target, made.files)
+        # fp32 is what the others are timed beside.
+        if not reason and target.here and (precision != "fp32" or self.config.wanted(name) == ("fp32",)):
+            reason = self._paid(target, made.files, precision)
+        tried = f"{target.engine} {precision}"
+        if not reason:
+            self.draft.accept(made.files, made.rows, made.vectors)
+            return
+        self.say(f"{tried} left out: {reason}")
+        self.draft.reject(made.files, tried, reason)
+        if precision == self.config.precision:
+            advice = (
+                "Give more calibration samples, train the encoder for it with edgessl distill --int8, or type --precision auto"
+                if precision == "int8"
+                else "Type --precision auto"
             )
-            if attempt.rows:
-                self.layers[target.path("encoder", precision)] = layers_of(draft, target, self.graphs, attempt)
-        if precision != "int8" or not target.here:
-            source = {"encoder": self.graphs.encoder, "trunk": self.graphs.trunk}
-            if precision == "int8":
-                if reason:
-                    draft.reject(files, name, reason)
-                    return
-                source = {"encoder": attempt.encoder, "trunk": attempt.trunk}
-            try:
-                files = write(draft, target, source, precision, keep=self._large() if not target.here else None)
-            except (EngineError, GateError) as error:
-                draft.reject(target.files("encoder", precision) | target.files("trunk", precision), name, str(error))
-                return
-            rows, vectors, reason = self._judged(target, files)
-        reason = reason or self._linted(target, files)
-        if not reason and target.here:
-            reason = self._paid(target, files, precision)
-        if reason:
-            self.say(f"{name} left out: {reason}")
-            draft.reject(files, name, reason)
+            raise GateError(f"{precision} for {name} failed its gate: {reason}. {advice}")
+
+    def _fp32(self) -> dict[str, onnx.ModelProto]:
+        return {"encoder": self.graphs.encoder, "trunk": self.graphs.trunk}
+
+    def _written(self, target: Target, precision: str, source: dict[str, onnx.ModelProto]) -> Judged:
+        """Graphs in the target's own kind of file, judged."""
+        try:
+            files = write(self.draft, target, source, precision, keep=set() if target.here else self._large())
+        except (EngineError, GateError) as error:
+            files = target.files("encoder", precision) | target.files("trunk", precision)
+            return Judged(files=files, reason=str(error))
+        if target.here:
+            rows, vectors, reason = judged_or_reason(self.draft, files, target.engine)
         else:
-            draft.accept(files, rows, vectors)
+            rows, vectors, reason = self._judged_by_stand_in(target, files)
+        return Judged(files=files, rows=rows, vectors=vectors, reason=reason)
+
+    def _int8(self, target: Target) -> Judged:
+        """The int8 form of the target's placement, in its kind of file."""
+        form = self._form(target)
+        path = target.path("encoder", "int8")
+        self.draft.manifest.setdefault("quantization", {})[path] = form.facts(target.placement.name)
+        reason = form.reason
+        if form.rows:  # else the engine refused it, wherever its numbers go
+            self.layers[path] = layers_of(self.draft, target, self.graphs, form)
+            if reason:
+                reason += f"; the error starts at {where(self.draft, target, self.graphs, form)}"
+        if reason or target.here:
+            return Judged(files=form.files, rows=form.rows, vectors=form.vectors, reason=reason)
+        return self._written(target, "int8", {"encoder": form.encoder, "trunk": form.trunk})
 
     def _form(self, target: Target) -> Attempt:
         """The int8 form of this placement, searched for once; elsewhere written and judged again."""
@@ -121,9 +137,10 @@ class Maker:
         self._forms[target.placement.name] = form
         return form
 
-    def _judged(self, target: Target, files: dict[str, Kind]) -> Any:
-        if target.here:
-            return judged_or_reason(self.draft, files, target.engine)
+    def _judged_by_stand_in(
+        self, target: Target, files: dict[str, Kind]
+    ) -> tuple[list[ParityRow], dict[str, Floats], str]:
+        """What the file computes, where its engine is not at hand; the device judges the plan again."""
         # Without graphs of the engine that stands in: they would be taken for the ones to judge.
         shared = {path: kind for path, kind in self.draft.kinds.items() if kind.engine != STAND_IN}
         draft = replace(self.draft, golden=self.draft.golden.first(_STAND_IN_SAMPLES), kinds=shared)
@@ -132,10 +149,12 @@ class Maker:
         return [replace(row, name=f"{row.name}, in place of {target.engine}") for row in rows], {}, reason
 
     def _large(self) -> set[str]:
-        """Nodes that fp16 could not hold."""
-        samples = self.draft.golden.samples[:_STAND_IN_SAMPLES]
-        feeds = [{"frames": np.ascontiguousarray(sample[None])} for sample in samples]
-        return overflowing(self.draft.folder / "encoder.onnx", feeds)
+        """Nodes that fp16 could not hold; looked for once."""
+        if self._overflowing is None:
+            samples = self.draft.golden.samples[:_STAND_IN_SAMPLES]
+            feeds = [{"frames": np.ascontiguousarray(sample[None])} for sample in samples]
+            self._overflowing = overflowing(self.draft.folder / "encoder.onnx", feeds)
+        return self._overflowing
 
     def _linted(self, target: Target, files: dict[str, Kind]) -> str:
         """Errors of a file that another machine will build from; findings are kept."""

@@ -14,7 +14,7 @@ from edgessl.export.draft import Draft
 from edgessl.runtimes.engines import Engine, open_engine
 from edgessl.runtimes.timing import compare, faster, interleaved
 
-_BUDGET_S = 4.0  # per target
+_BUDGET_S = 2.0  # per target and precision
 _ROUNDS = 15
 _NOISE = 1.03  # a trunk may seem that much slower before it is
 
@@ -32,7 +32,8 @@ def timed(draft: Draft, files: dict[str, Kind], engine: str) -> tuple[list[dict[
     """
     bundle = draft.bundle(files)
     opened: dict[str, Engine] = {}
-    fp32 = {role: bundle.graph(role, "fp32").relative_to(draft.folder).as_posix() for role in ("encoder", "trunk")}
+    own = "" if any(kind.precision == "fp32" for kind in files.values()) else engine
+    fp32 = {role: bundle.graph(role, "fp32", own).relative_to(draft.folder).as_posix() for role in ("encoder", "trunk")}
     graphs = {path: kind for path, kind in files.items() if kind.role in fp32}
     try:
         for path in (*fp32.values(), *graphs):

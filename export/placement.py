@@ -63,6 +63,26 @@ def quantizable(model: onnx.ModelProto) -> list[str]:
     ]
 
 
+def watched(model: onnx.ModelProto) -> set[str]:
+    """Values that some placement gives a range.
+
+    They are the activations that a product with weights reads, what a convolution gives, and in a convolutional net what its
+    sums, ReLUs and poolings read and give.
+    """
+    weighted = set(quantizable(model))
+    stored = {entry.name for entry in model.graph.initializer}
+    between = () if is_transformer(model) else tuple(kind for each in PLACEMENTS.values() for kind in each.residual)
+    names: set[str] = set()
+    for node in model.graph.node:
+        if node.name in weighted:
+            names.add(node.input[0])
+            if node.op_type not in MATRICES:
+                names.add(node.output[0])
+        elif node.op_type in between:
+            names.update((*node.input, *node.output))
+    return names - stored - {""}
+
+
 def _prepares(node: onnx.NodeProto) -> bool:
     return any("resize." in name for name in node.input)
 
@@ -79,7 +99,7 @@ def options_of(placement: Placement, model: onnx.ModelProto) -> dict[str, Any]:
         "OpTypesToExcludeOutputQuantization": [
             kind for kind in kinds if kind not in placement.outputs and (placement.symmetric or kind in MATRICES)
         ],
-        "QDQOpTypePerChannelSupportToAxis": {"Conv": 0, "ConvTranspose": 1, "MatMul": 1, "Gemm": 0},
+        "QDQOpTypePerChannelSupportToAxis": {"Conv": 0, "ConvTranspose": 1, "Gemm": 0},
     }
     if placement.symmetric:  # an int32 bias is no type of TensorRT's
         extra |= {"QuantizeBias": False, "QDQDisableWeightAdjustForInt32Bias": True}

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 
 import numpy as np
 import onnx
+from onnx import helper, numpy_helper
 
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # read when the library is loaded
 from onnxruntime.quantization import CalibrationMethod, QuantType, TensorData, TensorsData
@@ -17,7 +18,7 @@ from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
 from edgessl.export.calibrate import Ranges
 from edgessl.export.graph import IR_VERSION
 from edgessl.export.placement import Placement, options_of, quantizable
-from edgessl.export.surgery import in_order
+from edgessl.export.surgery import in_order, weights_of
 
 _LEAST = 1e-6  # a value that never moved still gets a scale above zero
 
@@ -59,6 +60,10 @@ def quantized(
         for name, low in ranges.low.items()
     }
     seen |= {name: seen[source] for name, source in (same or {}).items() if source in seen}
+    # One scale each, for now: see `_round_columns`.
+    options["extra_options"]["TensorQuantOverrides"] = {
+        name: [{"quant_type": QuantType.QInt8}] for name in _matrices(model)
+    }
     with _quiet():
         quantizer = QDQQuantizer(
             copy,
@@ -72,12 +77,44 @@ def quantized(
         )
         quantizer.quantize_model()
     written: onnx.ModelProto = quantizer.model.model
+    _round_columns(written, model)
     in_order(written)
     written.ir_version = IR_VERSION
     domains = {node.domain for node in written.graph.node}
     for entry in [entry for entry in written.opset_import if entry.domain not in domains]:
         written.opset_import.remove(entry)  # a domain that is imported and not used can still be refused
     return written
+
+
+def _round_columns(written: onnx.ModelProto, model: onnx.ModelProto) -> None:
+    """A scale per column for the weights of MatMul, in place: largest magnitude / 127, as the quantizer has it for channels.
+
+    It would round column by column, in Python, and a transformer has tens of thousands.
+    """
+    weights, stored = weights_of(model), weights_of(written)
+    pairs = {node.input[0]: node for node in written.graph.node if node.op_type == "DequantizeLinear"}
+    for name in _matrices(model):
+        pair = pairs.get(f"{name}_quantized")
+        if pair is None:  # all that read it stay in float
+            continue
+        matrix = numpy_helper.to_array(weights[name])
+        axis = matrix.ndim - 1
+        largest = np.abs(matrix).max(tuple(range(axis)))
+        scale = np.where(largest > 0, largest / np.float32(127), np.float32(1)).astype(np.float32)
+        rounded = np.clip(np.rint(matrix / scale), -127, 127).astype(np.int8)
+        for part, value in zip(pair.input, (rounded, scale, np.zeros(len(scale), np.int8)), strict=True):
+            stored[part].CopyFrom(numpy_helper.from_array(value, part))
+        pair.attribute.append(helper.make_attribute("axis", axis))
+
+
+def _matrices(model: onnx.ModelProto) -> list[str]:
+    """Weights that MatMul alone reads."""
+    readers: dict[str, set[str]] = {name: set() for name in weights_of(model)}
+    for node in model.graph.node:
+        for place, name in enumerate(node.input):
+            if name in readers:
+                readers[name].add(node.op_type if place == 1 else "")
+    return [name for name, kinds in readers.items() if kinds == {"MatMul"}]
 
 
 def _ports(model: onnx.ModelProto, ports: Collection[str]) -> set[str]:

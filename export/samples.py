@@ -44,7 +44,7 @@ def read_samples(source: Source, encoder: EncoderModule, config: ExportConfig) -
     """
     size = int(np.prod(encoder.input.shape)) * np.dtype(encoder.input.dtype).itemsize
     most = max(LEAST, _FRAME_BYTES // size)
-    wanted = min(max(config.statistics, config.calibration) + config.golden, len(source), most)
+    wanted = min(max(config.statistics, 2 * config.calibration) + config.golden, len(source), most)
     indices = np.unique(np.linspace(0, len(source) - 1, wanted).round().astype(int))
     kept, frames = source.read(indices)
     if len(kept) < LEAST:

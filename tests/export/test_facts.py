@@ -90,7 +90,6 @@ def test_samples_are_named_and_digested() -> None:
     }
 
 
-@pytest.mark.xfail(strict=True, raises=TypeError, reason="export/facts.py calls the resize's facts, which are a dict")
 def test_preprocessing_has_what_the_graph_does_beside_what_was_stated() -> None:
     plain, camera = said({"preprocessing": {"crop": 0.9}})["preprocessing"], said(camera=True)["preprocessing"]
     assert plain["crop"] == 0.9

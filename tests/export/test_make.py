@@ -17,13 +17,23 @@ from edgessl.errors import EngineError, GateError
 from edgessl.export import make, pays
 from edgessl.export.calibrate import observe
 from edgessl.export.config import ExportConfig
+from edgessl.export.draft import Draft
 from edgessl.export.make import Maker
+from edgessl.export.surgery import weights_of
 from edgessl.export.targets import TARGETS
 from tests.export.hand_drafts import FEW, chain_net, draft_of, files_in, graphs_of, points_of
 
 FP32 = {"encoder.onnx", "trunk.fp32.onnx", "tail.onnx"}
 INT8 = {"encoder.int8.onnx", "trunk.int8.onnx"}
 TYPED = {f"tensorrt/{name}" for name in INT8}
+IR = {f"openvino/{role}.{precision}{end}" for role in ("encoder", "trunk") for precision in ("fp32", "int8")
+      for end in (".xml", ".bin")}  # fmt: skip
+
+
+def every(made: make.Maker, name: str) -> None:
+    """Every precision that is wanted of a target."""
+    for precision in made.config.wanted(name):
+        made.make(name, precision)
 
 
 def maker(folder: Path, targets: Sequence[str], precision: str, broken: Collection[int] = (), layers: int = 4) -> Maker:
@@ -71,7 +81,7 @@ def turned(model: onnx.ModelProto) -> onnx.ModelProto:
 @pytest.mark.parametrize("precision", ["auto", "int8"])
 def test_what_passes_and_is_faster_stays(tmp_path: Path, precision: str) -> None:
     made = maker(tmp_path, ["onnx"], precision)
-    made.make("onnx")
+    every(made, "onnx")
     assert files_in(tmp_path) == set(made.draft.kinds) == FP32 | INT8
     assert made.draft.kinds["encoder.int8.onnx"] == Kind("encoder", "int8", "onnxruntime")
     assert {row.file for row in made.draft.parity} == INT8
@@ -91,7 +101,7 @@ def test_what_passes_and_is_faster_stays(tmp_path: Path, precision: str) -> None
 def test_int8_by_name_that_fails_stops_the_export_and_says_what_to_type(tmp_path: Path) -> None:
     made = maker(tmp_path, ["onnx"], "int8", broken=range(4))
     with pytest.raises(GateError, match=r"int8 for onnx failed its gate: encoder\.int8\.onnx in onnxruntime") as raised:
-        made.make("onnx")
+        every(made, "onnx")
     for words in ("calibration samples", "distill --int8", "--precision auto", "the error starts at layer."):
         assert words in str(raised.value)
     assert files_in(tmp_path) == FP32
@@ -100,7 +110,7 @@ def test_int8_by_name_that_fails_stops_the_export_and_says_what_to_type(tmp_path
 @pytest.mark.usefixtures("clock")
 def test_under_auto_it_is_left_out_with_its_reason(tmp_path: Path) -> None:
     made = maker(tmp_path, ["onnx"], "auto", broken=range(4))
-    made.make("onnx")
+    every(made, "onnx")
     assert files_in(tmp_path) == set(made.draft.kinds) == FP32
     assert list(made.draft.rejected) == ["onnxruntime int8"]
     reason = made.draft.rejected["onnxruntime int8"]
@@ -119,7 +129,7 @@ def test_a_slower_int8_is_left_out_under_auto_and_kept_by_name(tmp_path: Path, c
         folder = tmp_path / precision
         folder.mkdir()
         made = maker(folder, ["onnx"], precision)
-        made.make("onnx")
+        every(made, "onnx")
         assert files_in(folder) == set(made.draft.kinds) == kept, precision
         assert any(row["ratio_to_fp32"] == 1.25 for row in made.measured)
         if precision == "auto":
@@ -133,7 +143,7 @@ def test_a_slower_int8_is_left_out_under_auto_and_kept_by_name(tmp_path: Path, c
 def test_a_tie_does_not_pay(tmp_path: Path, clock: dict[str, float]) -> None:
     clock["int8"] = 0.99
     made = maker(tmp_path, ["onnx"], "auto")
-    made.make("onnx")
+    every(made, "onnx")
     assert "0.99 of fp32's time" in made.draft.rejected["onnxruntime int8"]
 
 
@@ -147,7 +157,7 @@ def test_an_engine_that_refuses_is_a_reason_without_a_place(tmp_path: Path, monk
 
     targets_with(monkeypatch, "onnx", write)
     made = maker(tmp_path, ["onnx"], "auto")
-    made.make("onnx")
+    every(made, "onnx")
     assert made.draft.rejected == {"onnxruntime int8": "it knows no Gemm"}
     assert files_in(tmp_path) == FP32
 
@@ -157,9 +167,9 @@ def test_an_engine_that_refuses_is_a_reason_without_a_place(tmp_path: Path, monk
 def test_tensorrts_form_is_searched_for_in_a_place_that_goes_away(tmp_path: Path, broken: list[int]) -> None:
     """Beside an int8 form of onnxruntime that stays: the two are told apart."""
     made = maker(tmp_path, ["onnx", "tensorrt"], "int8", broken=broken)
-    made.make("onnx")
+    every(made, "onnx")
     kept = (tmp_path / "encoder.int8.onnx").read_bytes()
-    made.make("tensorrt")
+    every(made, "tensorrt")
     assert made.draft.rejected == {}
     assert files_in(tmp_path) == FP32 | INT8 | TYPED
     assert not (tmp_path / ".check").exists()
@@ -184,8 +194,8 @@ def test_the_file_that_is_written_is_the_one_that_is_judged(tmp_path: Path, monk
 
     targets_with(monkeypatch, "tensorrt", write)
     made = maker(tmp_path, ["onnx", "tensorrt"], "auto")
-    made.make("onnx")
-    made.make("tensorrt")
+    every(made, "onnx")
+    every(made, "tensorrt")
     assert set(made.draft.rejected) == {"tensorrt fp16", "tensorrt int8"}
     for precision in ("fp16", "int8"):
         assert f"tensorrt/encoder.{precision}.onnx in onnxruntime" in made.draft.rejected[f"tensorrt {precision}"]
@@ -198,16 +208,65 @@ def test_a_wrong_form_in_the_search_is_seen_beside_a_right_one_that_stays(
 ) -> None:
     """The search for TensorRT writes through onnxruntime's target; its wrong file must not pass as the one accepted."""
     made = maker(tmp_path, ["onnx", "tensorrt"], "auto")
-    made.make("onnx")
+    every(made, "onnx")
 
     def write(model: onnx.ModelProto, file: Path, precision: str, keep: Collection[str]) -> None:
         onnx.save(turned(model), file)
 
     targets_with(monkeypatch, "onnx", write)
-    made.make("tensorrt")
+    every(made, "tensorrt")
     assert ".check/encoder.int8.onnx" in made.draft.rejected["tensorrt int8"]
     assert set(made.draft.rejected) == {"tensorrt int8"}
     assert set(made.draft.kinds) >= INT8
+
+
+def counted(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Engines that a form was searched for in."""
+    searched: list[str] = []
+    real = make.descend
+
+    def descend(draft: Draft, target: Any, *rest: Any) -> Any:
+        searched.append(f"{target.engine} {target.placement.name}")
+        return real(draft, target, *rest)
+
+    monkeypatch.setattr(make, "descend", descend)
+    return searched
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("clock")
+def test_targets_of_one_placement_share_the_search(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    searched = counted(monkeypatch)
+    made = maker(tmp_path, ["openvino", "tensorrt", "onnx"], "int8", broken=[1])
+    for name in ("onnx", "openvino", "tensorrt"):
+        every(made, name)
+    assert searched == ["onnxruntime onnxruntime", "openvino symmetric"]
+    assert made.draft.rejected == {}
+    assert files_in(tmp_path) == FP32 | INT8 | IR | TYPED
+    facts = made.draft.manifest["quantization"]
+    assert {tuple(each["excluded"]) for each in facts.values()} == {("layer.1/Gemm",)}
+    assert facts["tensorrt/encoder.int8.onnx"] == facts["openvino/encoder.int8.xml"]
+    assert "w1" in weights_of(onnx.load(tmp_path / "encoder.int8.onnx"))
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("clock")
+def test_what_openvino_refuses_is_searched_for_again_for_tensorrt(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There is no judgement of the form then, only of the engine."""
+    searched = counted(monkeypatch)
+
+    def refuse(model: onnx.ModelProto, file: Path, precision: str, keep: Collection[str]) -> None:
+        raise EngineError("not on this machine")
+
+    targets_with(monkeypatch, "openvino", refuse)
+    made = maker(tmp_path, ["openvino", "tensorrt"], "auto")
+    for name in ("openvino", "tensorrt"):
+        every(made, name)
+    assert searched == ["openvino symmetric", "onnxruntime symmetric"]
+    assert made.draft.rejected == {f"openvino {precision}": "not on this machine" for precision in ("fp32", "int8")}
+    assert files_in(tmp_path) >= TYPED
 
 
 @pytest.mark.usefixtures("clock")
@@ -221,7 +280,7 @@ def test_a_file_that_tensorrt_would_not_take_is_left_out(tmp_path: Path, monkeyp
     monkeypatch.setattr(make, "lint", lambda model, check: [Finding()])
     made = maker(tmp_path, ["onnx", "tensorrt"], "auto")
     for name in ("onnx", "tensorrt"):
-        made.make(name)
+        every(made, name)
     assert set(made.draft.rejected) == {"tensorrt fp16", "tensorrt int8"}, "onnxruntime's is not linted for TensorRT"
     assert "tensorrt/encoder.fp16.onnx: Gemm is not supported" in made.draft.rejected["tensorrt fp16"]
     assert {each["file"] for each in made.findings} == TYPED | {path.replace("int8", "fp16") for path in TYPED}

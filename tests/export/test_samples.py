@@ -63,18 +63,18 @@ def test_names_vectors_and_frames_belong_together(count: int, kind: type[ArraySo
     if kind is Broken:
         assert not [place for place in golden + others if place % 7 == 0]
     else:
-        assert len(others) == min(count, 92) - 12
+        assert len(others) == min(count, 2 * 60 + 12) - 12
 
 
 def test_both_are_spread_over_the_whole_source() -> None:
     taken = read_samples(source_of(250), encoder(), ExportConfig(golden=20, calibration=60, statistics=40))
     golden, everything = places(taken.golden.samples), sorted(places(taken.golden.samples) + places(taken.frames))
-    assert everything == sorted(set(np.linspace(0, 249, 80).round().astype(int)))
+    assert everything == sorted(set(np.linspace(0, 249, 2 * 60 + 20).round().astype(int)))
     assert (golden[0], golden[-1]) == (0, 249)
     assert np.diff(golden).max() <= 16
 
 
-@pytest.mark.parametrize(("count", "golden"), [(32, 10), (47, 15), (250, 64)])
+@pytest.mark.parametrize(("count", "golden"), [(32, 10), (47, 15), (250, 48)])
 def test_golden_samples_are_at_most_a_third(count: int, golden: int) -> None:
     taken = read_samples(source_of(count), encoder(), ExportConfig())
     assert len(taken.golden.samples) == golden
