@@ -55,7 +55,7 @@ def manifest_of(
             "checkpoint": facts,
             "parent": facts.get("parent"),
             "calibration": {
-                "data": source.name,
+                "data": Path(source.name).name,  # no path of this machine
                 "frames": len(samples.names),
                 "names_sha256": hashlib.sha256("\n".join(samples.names).encode()).hexdigest(),
                 "samples_sha256": hashlib.sha256(samples.frames.tobytes()).hexdigest(),
