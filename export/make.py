@@ -68,7 +68,7 @@ class Maker:
         """Make the graphs of a target in one precision: judged, linted, timed; kept or left out with the reason.
 
         Raises:
-            GateError: A precision that was asked for by name cannot be had.
+            GateError: A precision that was asked for by name cannot be had, or fp32 is below its bound.
         """
         self.say(f"{name} {precision}")
         target = TARGETS[name]
@@ -83,13 +83,16 @@ class Maker:
             return
         self.say(f"{tried} left out: {reason}")
         self.draft.reject(made.files, tried, reason)
-        if precision == self.config.precision:
-            advice = (
-                "Give more calibration samples, train the encoder for it with edgessl distill --int8, or type --precision auto"
-                if precision == "int8"
-                else "Type --precision auto"
+        # Where the engine did not take fp32 at all, it will not on the device; where it is wrong, it would run there.
+        if precision == self.config.precision or (precision == "fp32" and made.rows):
+            advice = {
+                "int8": "Give more calibration samples, train the encoder for it with edgessl distill --int8, or type "
+                "--precision auto",
+                "fp32": f"Leave {name} out of --to",
+            }
+            raise GateError(
+                f"{precision} for {name} failed its gate: {reason}. {advice.get(precision, 'Type --precision auto')}"
             )
-            raise GateError(f"{precision} for {name} failed its gate: {reason}. {advice}")
 
     def _fp32(self) -> dict[str, onnx.ModelProto]:
         return {"encoder": self.graphs.encoder, "trunk": self.graphs.trunk}

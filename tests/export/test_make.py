@@ -269,6 +269,20 @@ def test_what_openvino_refuses_is_searched_for_again_for_tensorrt(
     assert files_in(tmp_path) >= TYPED
 
 
+@pytest.mark.slow
+@pytest.mark.usefixtures("clock")
+@pytest.mark.parametrize("precision", ["auto", "int8"])
+def test_an_engine_that_is_wrong_in_fp32_stops_everything(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, precision: str
+) -> None:
+    """Left out, it would run the graph for every engine, and as wrongly."""
+    write = TARGETS["openvino"].write
+    targets_with(monkeypatch, "openvino", lambda model, *rest: write(turned(model), *rest))
+    made = maker(tmp_path, ["openvino"], precision)
+    with pytest.raises(GateError, match="fp32 for openvino failed its gate: openvino/encoder"):
+        every(made, "openvino")
+
+
 @pytest.mark.usefixtures("clock")
 def test_a_file_that_tensorrt_would_not_take_is_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     class Finding:
