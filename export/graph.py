@@ -16,7 +16,7 @@ import torch
 from onnx import numpy_helper
 from torch import Tensor, nn
 
-from edgessl.errors import GateError
+from edgessl.errors import GateError, InputError
 from edgessl.export.cast_first import cast_inputs_first
 from edgessl.export.surgery import drop_notes
 
@@ -46,11 +46,19 @@ def write_graph(
 
     Raises:
         GateError: The file that came out is not what was promised.
+        InputError: The module cannot be traced.
     """
     batch = torch.export.Dim("batch", min=1, max=1 << 16)
     shapes = tuple({0: batch} if name in dynamic else None for name in inputs)
     with _quiet(), torch.no_grad():
-        traced = torch.export.export(_Positional(module), example, dynamic_shapes=(shapes,), strict=False)
+        try:
+            traced = torch.export.export(_Positional(module), example, dynamic_shapes=(shapes,), strict=False)
+        except Exception as error:  # whatever the model's own code raises when it is traced
+            said = str(error).strip().partition("\n")[0][:300] or type(error).__name__
+            raise InputError(
+                f"torch cannot trace this encoder for {path.name}: {said}. It must take any batch by the same operations; "
+                "EDGESSL_DEBUG=1 shows where"
+            ) from error
         program = torch.onnx.export(
             traced,
             dynamo=True,

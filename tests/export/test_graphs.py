@@ -12,6 +12,8 @@ import torch
 from onnx.reference import ReferenceEvaluator
 
 from edgessl.encoders import EncoderModule
+from edgessl.errors import InputError
+from edgessl.export.graph import write_graph
 from edgessl.export.graphs import Graphs
 from edgessl.export.placement import quantizable
 from edgessl.export.split import Split
@@ -159,3 +161,13 @@ def test_a_resize_in_front_is_part_of_it() -> None:
     (got,) = ReferenceEvaluator(graphs.encoder).run(None, {"frames": frames})
     np.testing.assert_allclose(got, wanted, atol=2e-5)
     assert not [name for name in quantizable(graphs.encoder) if "resize" in name]
+
+
+def test_a_model_that_decides_by_its_values_is_refused_in_a_line(tmp_path: Path) -> None:
+    class Fickle(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x if x.mean() > 0 else -x
+
+    with pytest.raises(InputError, match="torch cannot trace this encoder for it") as caught:
+        write_graph(Fickle(), (torch.ones(2, 3),), tmp_path / "it.onnx", inputs=["x"], outputs=["y"], dynamic=["x"])
+    assert "\n" not in str(caught.value)
