@@ -52,10 +52,10 @@ def manifest_of(
         "onnx": {"opset": OPSET, "ir_version": IR_VERSION},
         "golden": {"names": list(samples.golden.names)},
         "provenance": {
-            "checkpoint": facts,
-            "parent": facts.get("parent"),
+            "checkpoint": _placeless(facts),
+            "parent": _placeless(facts.get("parent")),
             "calibration": {
-                "data": Path(source.name).name,  # no path of this machine
+                "data": Path(source.name).name,
                 "frames": len(samples.names),
                 "names_sha256": hashlib.sha256("\n".join(samples.names).encode()).hexdigest(),
                 "samples_sha256": hashlib.sha256(samples.frames.tobytes()).hexdigest(),
@@ -66,6 +66,17 @@ def manifest_of(
         "parity": {},
         "rejected": {},
     }
+
+
+def _placeless(value: Any) -> Any:
+    """Facts without the folders of the machine that made them: a bundle travels, and its digests say what was meant."""
+    if isinstance(value, dict):
+        return {key: _placeless(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_placeless(each) for each in value]
+    if isinstance(value, str) and (Path(value).is_absolute() or value[:1] in ("~", ".")):
+        return Path(value).name
+    return value
 
 
 def _preprocessing(encoder: EncoderModule, facts: dict[str, Any]) -> dict[str, Any]:

@@ -105,3 +105,16 @@ def test_it_is_plain_json_and_names_parent_and_checkpoint() -> None:
     assert manifest["provenance"]["checkpoint"]["made_by"] == "distill"
     assert (manifest["name"], manifest["dim"], manifest["onnx"]) == ("robot", 7, {"opset": 20, "ir_version": 10})
     assert "out/" not in json.dumps(manifest)
+
+
+def test_no_folder_of_the_exporting_machine_is_in_it() -> None:
+    facts = {
+        "source": "/home/her/runs/a",
+        "parent": {"path": "../b", "data": [{"name": "~/frames"}]},
+        "recipe": "simclr",
+        "hub": "timm/resnet18.a1_in1k",
+    }
+    provenance = said(facts)["provenance"]
+    assert provenance["checkpoint"]["source"] == "a"
+    assert provenance["parent"] == provenance["checkpoint"]["parent"] == {"path": "b", "data": [{"name": "frames"}]}
+    assert (provenance["checkpoint"]["recipe"], provenance["checkpoint"]["hub"]) == ("simclr", "timm/resnet18.a1_in1k")
