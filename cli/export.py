@@ -86,6 +86,7 @@ def export(
         precision=precision,
         calibration=calibration,
         license=license,
+        strict=strict,
         step=StepConfig(objective=objective),
     )
     loaded = _loaded(source, own, weights, pretrained, pool, parsed_settings(settings))

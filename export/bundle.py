@@ -94,6 +94,8 @@ def export(
     refuse_existing(output, overwrite=overwrite)
     samples = read_samples(calibrate, encoder, config)
     say(f"{len(samples.frames)} samples of {calibrate.name}, {len(samples.golden.samples)} golden ones")
+    if bad := samples.quarantined:
+        say(f"{len(bad)} left out, they hold NaN or infinity: {', '.join(bad[:10])}{' ...' * (len(bad) > 10)}")
     split = split_encoder(encoder)
     say("tracing")
     graphs = traced(split)

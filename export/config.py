@@ -26,6 +26,7 @@ class ExportConfig:
         anchors: Samples stored as latents, which a candidate on the device is judged by.
         license: Of the weights, an SPDX expression where there is one.
         lint_for: What the graphs are linted for.
+        strict: Make a sample with NaN or infinity an error.
         step: The tail's training step.
     """
 
@@ -37,6 +38,7 @@ class ExportConfig:
     anchors: int = 64
     license: str = ""
     lint_for: tuple[str, ...] = ("tensorrt:10.3", "onnxruntime:1.20")
+    strict: bool = False
     step: StepConfig = field(default_factory=StepConfig)
 
     def __post_init__(self) -> None:

@@ -59,7 +59,7 @@ def manifest_of(
                 "frames": len(samples.names),
                 "names_sha256": hashlib.sha256("\n".join(samples.names).encode()).hexdigest(),
                 "samples_sha256": hashlib.sha256(samples.frames.tobytes()).hexdigest(),
-                "skipped": len(source.skipped),
+                "skipped": len(source.skipped) + len(samples.quarantined),
             },
             "versions": {"torch": torch.__version__, "onnx": onnx.__version__, "numpy": np.__version__},
         },

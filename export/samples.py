@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -29,26 +29,35 @@ class Samples:
         golden: With the vectors that PyTorch gives.
         frames: Others `(n, *sample)`, evenly over the source, in its order.
         names: Of `frames`.
+        quarantined: Names of those that hold NaN or infinity, and are in neither.
     """
 
     golden: Golden
     frames: NDArray[Any]
     names: list[str]
+    quarantined: list[str] = field(default_factory=list)
 
 
 def read_samples(source: Source, encoder: EncoderModule, config: ExportConfig) -> Samples:
     """Golden samples and others, both evenly over the source.
 
     Raises:
-        InputError: There are too few.
+        InputError: There are too few, or `strict` and one is not finite.
     """
     size = int(np.prod(encoder.input.shape)) * np.dtype(encoder.input.dtype).itemsize
     most = max(LEAST, _FRAME_BYTES // size)
     wanted = min(max(config.statistics, 2 * config.calibration) + config.golden, len(source), most)
     indices = np.unique(np.linspace(0, len(source) - 1, wanted).round().astype(int))
     kept, frames = source.read(indices)
+    finite = source.spec.finite(frames) if len(kept) else np.ones(0, bool)  # one NaN is in every range and statistic
+    bad, kept, frames = [source.names[index] for index in kept[~finite]], kept[finite], frames[finite]
+    if bad and config.strict:
+        raise InputError(f"{source.name}: {bad[0]} holds NaN or infinity; leave out --strict to go on without it")
     if len(kept) < LEAST:
-        raise InputError(f"{source.name} has {len(kept)} readable samples; export takes at least {LEAST}, better 400")
+        broken = f" ({len(bad)} more hold NaN or infinity)" * bool(bad)
+        raise InputError(
+            f"{source.name} has {len(kept)} readable samples{broken}; export takes at least {LEAST}, better 400"
+        )
     count = min(config.golden, max(_GOLDEN_BYTES // size, _FEWEST_GOLDEN), len(kept) // 3)
     golden = np.linspace(0, len(kept) - 1, count).round().astype(int)
     others = np.setdiff1d(np.arange(len(kept)), golden)
@@ -59,6 +68,7 @@ def read_samples(source: Source, encoder: EncoderModule, config: ExportConfig) -
         ),
         frames=frames[others],
         names=[source.names[kept[row]] for row in others],
+        quarantined=bad,
     )
 
 

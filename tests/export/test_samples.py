@@ -12,7 +12,7 @@ from edgessl.errors import InputError
 from edgessl.export import samples as module
 from edgessl.export.config import ExportConfig
 from edgessl.export.samples import embedded, read_samples
-from edgessl.signals import image_spec
+from edgessl.signals import image_spec, series_spec
 from edgessl.sources.arrays import ArraySource
 
 SPEC = image_spec(6, 5)
@@ -108,3 +108,25 @@ def test_vectors_are_made_in_small_parts() -> None:
     assert max(sizes) <= 16
     assert vectors.dtype == np.float32
     np.testing.assert_array_equal(vectors[:, 0], np.arange(50))
+
+
+def test_what_is_not_finite_is_neither_golden_nor_calibrated_on() -> None:
+    series = np.arange(60, dtype=np.float32)[:, None, None].repeat(2, 1).repeat(8, 2)
+    series[3, 1, 2], series[59] = np.nan, np.inf
+    spec, names = series_spec(2, 8), [f"{index}" for index in range(60)]
+
+    def model(samples: torch.Tensor) -> torch.Tensor:
+        return samples[:, :, 0]
+
+    model.input = spec  # type: ignore[attr-defined]
+    whole: Any = model
+    taken = read_samples(ArraySource("log", series, spec, names), whole, ExportConfig())
+    assert taken.quarantined == ["3", "59"]
+    assert not {"3", "59"} & {*taken.names, *taken.golden.names}
+    assert np.isfinite(taken.frames).all()
+    assert np.isfinite(taken.golden.samples).all()
+    with pytest.raises(InputError, match="log: 3 holds NaN or infinity"):
+        read_samples(ArraySource("log", series, spec, names), whole, ExportConfig(strict=True))
+    series[10:] = np.nan
+    with pytest.raises(InputError, match="has 9 readable samples \\(51 more hold NaN or infinity\\)"):
+        read_samples(ArraySource("log", series, spec, names), whole, ExportConfig())
