@@ -60,7 +60,9 @@ def with_camera(
     if encoder.resize is not None:
         raise InputError("this encoder has a camera already; give the encoder itself")
     if min(height, width) < 1:
-        raise InputError(f"a camera's frame has at least one pixel a side, not {height}x{width}; type --camera 480x640")
+        raise InputError(
+            f"a camera's frame has at least one pixel a side, not {height}x{width}; type --input-size 480x640"
+        )
     size = encoder.input.shape[0], encoder.input.shape[1]
     resize = Resize((height, width), size, fit=fit, interpolation=interpolation, crop_pct=crop_pct)
     resized = copy.deepcopy(encoder)

@@ -111,7 +111,7 @@ def _spec(model: nn.Module, source: str) -> InputSpec:
     if isinstance(size, tuple | list) and len(size) >= 2:
         return image_spec(int(size[-2]), int(size[-1]))
     raise InputError(
-        f"{source} does not say what it takes; type --input-size HEIGHTxWIDTH, or set model.input_size = (224, 224); "
+        f"{source} does not say what it takes; type --size HEIGHTxWIDTH, or set model.input_size = (224, 224); "
         "for a series model.input = InputSpec(kind='series', ...)"
     )
 

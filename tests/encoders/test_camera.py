@@ -160,7 +160,7 @@ def test_the_graph_resizes_with_operators_that_every_engine_has(
         ({"fit": "strech"}, "did you mean 'stretch'"),
         ({"interpolation": "lanczos"}, "bicubic"),
         ({"fit": "crop", "crop_pct": 0.0}, "crop_pct is a share"),
-        ({"height": 0}, "not 0x40"),
+        ({"height": 0}, "not 0x40; type --input-size"),
     ],
 )
 def test_what_cannot_be_is_refused(encoder: EncoderModule, options: dict[str, object], message: str) -> None:

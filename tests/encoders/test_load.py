@@ -206,7 +206,7 @@ def test_a_sequence_of_a_factory_becomes_stages(module: str) -> None:
 def test_a_factory_takes_weights_and_an_opaque_model_gets_a_tail_that_learns(module: str, tmp_path: Path) -> None:
     weights = {"layer.weight": torch.rand(6, 3), "layer.bias": torch.rand(6)}
     save_file(weights, tmp_path / "w.safetensors")
-    with pytest.raises(InputError, match="--input-size"):
+    with pytest.raises(InputError, match="type --size HEIGHTxWIDTH"):
         load_encoder(f"{module}:Opaque")
     loaded = load_encoder(f"{module}:Opaque", input=image_spec(16, 16), weights=tmp_path / "w.safetensors")
     images = torch.rand(2, 3, 16, 16)
