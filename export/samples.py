@@ -42,7 +42,7 @@ def read_samples(source: Source, encoder: EncoderModule, config: ExportConfig) -
     """Golden samples and others, both evenly over the source.
 
     Raises:
-        InputError: There are too few, or `strict` and one is not finite.
+        InputError: There are too few, they are all the same, or `strict` and one is not finite.
     """
     size = int(np.prod(encoder.input.shape)) * np.dtype(encoder.input.dtype).itemsize
     most = max(LEAST, _FRAME_BYTES // size)
@@ -58,6 +58,8 @@ def read_samples(source: Source, encoder: EncoderModule, config: ExportConfig) -
         raise InputError(
             f"{source.name} has {len(kept)} readable samples{broken}; export takes at least {LEAST}, better 400"
         )
+    if all(np.array_equal(frame, frames[0]) for frame in frames):
+        raise InputError(f"{source.name}: all {len(kept)} samples are the same; give samples from where it will work")
     count = min(config.golden, max(_GOLDEN_BYTES // size, _FEWEST_GOLDEN), len(kept) // 3)
     golden = np.linspace(0, len(kept) - 1, count).round().astype(int)
     others = np.setdiff1d(np.arange(len(kept)), golden)

@@ -130,3 +130,9 @@ def test_what_is_not_finite_is_neither_golden_nor_calibrated_on() -> None:
     series[10:] = np.nan
     with pytest.raises(InputError, match="has 9 readable samples \\(51 more hold NaN or infinity\\)"):
         read_samples(ArraySource("log", series, spec, names), whole, ExportConfig())
+
+
+def test_copies_of_one_sample_are_refused() -> None:
+    frames = np.full((40, 6, 5, 3), 7, np.uint8)
+    with pytest.raises(InputError, match="laps: all 40 samples are the same"):
+        read_samples(ArraySource("laps", frames, SPEC, [str(index) for index in range(40)]), encoder(), ExportConfig())
