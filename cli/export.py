@@ -91,6 +91,8 @@ def export(
     )
     loaded = _loaded(source, own, weights, pretrained, pool, parsed_settings(settings))
     encoder, facts = loaded.encoder, loaded.facts | {"pooling": loaded.pooling, "preprocessing": loaded.preprocessing}
+    if facts.get("untrained"):
+        talk(f"{source} is untrained: its weights are random; give --weights FILE or --pretrained")
     if camera:
         encoder = _with_camera(loaded, camera, fit)
     samples = open_source(calibrate, split=split, strict=strict, spec=encoder.input)

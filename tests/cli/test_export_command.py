@@ -86,6 +86,12 @@ def test_what_cannot_be_is_refused_before_anything_is_read(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_random_weights_are_not_taken_for_trained_ones(edgessl: Any, words: list[object]) -> None:
+    done = edgessl("export", "timm:resnet18", *words[2:], "--size", "32", "--dry-run")
+    assert done.code == 0
+    assert "timm:resnet18 is untrained: its weights are random; give --weights FILE or --pretrained" in done.talk
+
+
 def test_a_fit_that_is_not_known_is_refused(edgessl: Any, words: list[object]) -> None:
     done = edgessl(*words, "--input-size", "48x64", "--fit", "squash", "--dry-run")
     assert done.code == 1
