@@ -109,7 +109,7 @@ def test_it_is_plain_json_and_names_parent_and_checkpoint() -> None:
 
 def test_no_folder_of_the_exporting_machine_is_in_it() -> None:
     facts = {
-        "source": "/home/her/runs/a",
+        "source": "/data/her/runs/a",
         "parent": {"path": "../b", "data": [{"name": "~/frames"}]},
         "recipe": "simclr",
         "hub": "timm/resnet18.a1_in1k",
