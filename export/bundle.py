@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -195,7 +196,7 @@ def _linted(draft: Draft, config: ExportConfig) -> list[dict[str, str]]:
 
 def _write_reports(draft: Draft, maker: Maker) -> None:
     """The two files that differ from export to export: what was timed, and the page for people."""
-    measured = {"machine": machine(), "rows": maker.measured}
+    measured = {"machine": machine(), "threads": os.cpu_count() or 1, "rows": maker.measured}
     (draft.folder / "measured.json").write_text(json.dumps(measured, indent=2) + "\n", encoding="utf-8")
     draft.kinds["measured.json"] = Kind("report")
     sizes = {
