@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -112,7 +113,10 @@ def export(
                 maker.make(name, precision)
         say("source statistics and training step")
         write_adaptation(split, draft, samples.frames, config)
-        manifest |= {"rejected": draft.rejected, "lint": _linted(draft, config) + maker.findings}
+        findings = _linted(draft, config) + [found for found in maker.findings if found["file"] in draft.kinds]
+        for (level, check), count in Counter((found["level"], found["target"]) for found in findings).items():
+            say(f"lint for {check}: {count} {level}{'s' * (count != 1)}; report.html has them")
+        manifest |= {"rejected": draft.rejected, "lint": findings}
         manifest["parity"] = {row.file: row.to_json() for row in draft.parity}
         manifest["parity"]["step.onnx"] = manifest["step"].pop("parity")
         _write_reports(draft, maker)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +12,10 @@ from edgessl.bundle import open_bundle
 from edgessl.encoders import EncoderModule
 from edgessl.errors import GateError, InputError, OutputExistsError, UnknownNameError
 from edgessl.export import adaptation
+from edgessl.export import bundle as writing
 from edgessl.export.bundle import ExportReport, export
 from edgessl.export.config import ExportConfig
+from edgessl.export.lint import Finding
 from edgessl.export.objectives import Source as Statistics
 from edgessl.export.split import Split
 from edgessl.export.train_step import Step, StepConfig, step_parity, write_step
@@ -152,6 +155,21 @@ def test_a_wrong_graph_is_not_written(
             ),
         )
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow
+def test_what_the_linter_found_is_said(
+    encoder: EncoderModule, calibrate: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where no target of the engine is asked for: `edgessl build` takes the fp32 graphs."""
+    wrong = Finding(rule="operator", level="error", message="Conv is not supported")
+    monkeypatch.setattr(writing, "lint", lambda model, check: [wrong] if check == "tensorrt:10.3" else [])
+    told: list[str] = []
+    config = replace(SMALL, precision="fp32")
+    report = export(encoder, {}, calibrate, tmp_path / "robot.edgessl", config=config, say=told.append)
+    files = [found["file"] for found in open_bundle(report.path).manifest["lint"]]
+    assert sorted(files) == ["encoder.b1.onnx", "encoder.onnx", "tail.onnx", "trunk.fp32.onnx"]
+    assert "lint for tensorrt:10.3: 4 errors; report.html has them" in told
 
 
 def test_golden_samples_are_not_among_the_calibration_frames(written: ExportReport) -> None:
