@@ -37,6 +37,14 @@ def precisions_for(bundle: Bundle, role: str, engine: str) -> tuple[str, ...]:
     return built
 
 
+def trunk_beside(bundle: Bundle, precision: str, engine: str) -> str:
+    """Precision of the trunk to open where the encoder runs in `precision`: its own, or what `edgessl build` settled on."""
+    if not takes_plans(engine):
+        return precision
+    built = plans.precisions_built(bundle, "trunk")
+    return precision if precision in built or not built else built[0]
+
+
 def takes_plans(engine: str) -> bool:
     """The engine opens what was built on the device, and not the bundle's graphs."""
     return engine == plans.ENGINE

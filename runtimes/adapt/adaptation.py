@@ -20,6 +20,7 @@ from edgessl.runtimes.adapt.state import State, joined
 from edgessl.runtimes.adapt.tail import TailConfig
 from edgessl.runtimes.adapt.views import ViewsConfig
 from edgessl.runtimes.encoder import Encoder
+from edgessl.runtimes.graphs import trunk_beside
 from edgessl.runtimes.split import Observed, Port, Tail, Trunk
 
 LEVELS = ("recenter", "ports", "tail")
@@ -95,7 +96,8 @@ class Adaptation:
         self._unread = State()  # the tail of a state that was opened at a lower level; goes back to disk as it came
         options: dict[str, Any] = {"engine": encoder.engine, "threads": encoder.threads}
         with ExitStack() as undo:
-            self.trunk = undo.enter_context(Trunk(encoder.bundle, precision=encoder.precision, **options))
+            precision = trunk_beside(encoder.bundle, encoder.precision, encoder.engine)
+            self.trunk = undo.enter_context(Trunk(encoder.bundle, precision=precision, **options))
             self._tail = undo.enter_context(Tail(encoder.bundle, **options))
             if level == "tail":
                 self._replay = Replay(encoder, source, self.trunk, config.tail, config.memory, config.views)

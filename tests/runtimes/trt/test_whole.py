@@ -45,3 +45,19 @@ def test_auto_opens_what_build_chose_and_embeds_adapts_and_verifies(trt, robot, 
         ("encoder fp16", True),
         ("trunk + tail fp16", True),
     }
+
+
+def test_where_the_trunk_of_the_chosen_precision_is_wrong_the_next_one_adapts(install, robot, scenes, tmp_path):
+    trt = install("11.1.0.5")
+
+    def time_runs(runs):
+        trt._faults.wrong.add("int8")  # from here on, so that it meets the trunk alone
+        return cheapest_fastest(runs)
+
+    report = build(robot, time_runs=time_runs)
+    assert (report.chosen("encoder"), report.chosen("trunk")) == ("int8", "fp16")
+    trt._faults.wrong.clear()
+    with edgessl.open(robot, engine="tensorrt") as encoder:
+        assert encoder.precision == "int8"
+        with encoder.learner(tmp_path / "state") as learner:
+            assert np.isfinite(learner.observe(scenes(40, 0))).all()
