@@ -66,6 +66,9 @@ def export(
 
     Settings of timm models and factories: --set tail=2.
     """
+    from edgessl.bundle import refuse_name
+
+    refuse_name(output)
     refuse_existing(output, overwrite=overwrite or dry_run)
     camera, own = parsed_size(input_size, "--input-size"), parsed_size(size)
     if fit not in ("auto", "stretch", "crop"):

@@ -45,7 +45,18 @@ from edgessl.manifest import (
 )
 from edgessl.signals import InputSpec
 
-__all__ = ["FORMAT", "MANIFEST", "PRECISIONS", "Artefact", "Bundle", "Kind", "open_bundle", "signed", "write_manifest"]
+__all__ = [
+    "FORMAT",
+    "MANIFEST",
+    "PRECISIONS",
+    "Artefact",
+    "Bundle",
+    "Kind",
+    "open_bundle",
+    "refuse_name",
+    "signed",
+    "write_manifest",
+]
 
 GRAPHS, TENSORS = ("encoder", "trunk", "tail"), ("weights", "source", "golden")  # roles that no bundle lacks
 
@@ -138,6 +149,16 @@ class Bundle:
         if missing := [name for name in needed if name not in tensors]:
             raise BundleError(f"{self.path / paths[0]} has no {', '.join(missing)}; export the bundle again")
         return tensors
+
+
+def refuse_name(path: Path) -> None:
+    """Call before long work: fails where `path` is not named as a bundle is.
+
+    Raises:
+        InputError: It does not end in `.edgessl`.
+    """
+    if path.suffix != ".edgessl":
+        raise InputError(f"a bundle's name ends in .edgessl; type -o {path.with_suffix('.edgessl')}")
 
 
 def open_bundle(path: Path, *, verify: bool = True) -> Bundle:

@@ -13,9 +13,9 @@ from typing import Any
 import onnx
 from safetensors.numpy import save_file
 
-from edgessl.bundle import Kind, open_bundle, write_manifest
+from edgessl.bundle import Kind, open_bundle, refuse_name, write_manifest
 from edgessl.encoders.base import EncoderModule
-from edgessl.errors import GateError, InputError
+from edgessl.errors import GateError
 from edgessl.export.adaptation import write_adaptation, write_live_tail
 from edgessl.export.calibrate import observe, spread
 from edgessl.export.config import ExportConfig
@@ -91,8 +91,7 @@ def export(
         InputError: Too few samples, or `output` exists.
     """
     config = config or ExportConfig()
-    if output.suffix != ".edgessl":
-        raise InputError(f"a bundle's name ends in .edgessl; type -o {output.with_suffix('.edgessl')}")
+    refuse_name(output)
     refuse_existing(output, overwrite=overwrite)
     samples = read_samples(calibrate, encoder, config)
     say(f"{len(samples.frames)} samples of {calibrate.name}, {len(samples.golden.samples)} golden ones")

@@ -98,8 +98,9 @@ def test_a_fit_that_is_not_known_is_refused(edgessl: Any, words: list[object]) -
     assert "no fit 'squash'; choose stretch, crop or auto" in done.talk
 
 
-def test_a_bundles_name_ends_in_edgessl(edgessl: Any, words: list[object], tmp_path: Path) -> None:
-    done = edgessl(*words[:-1], tmp_path / "robot")
+@pytest.mark.parametrize("more", [[], ["--dry-run"]])
+def test_a_bundles_name_ends_in_edgessl(edgessl: Any, words: list[object], tmp_path: Path, more: list[str]) -> None:
+    done = edgessl(*words[:-1], tmp_path / "robot", *more)
     assert done.code == 1
     assert f"type -o {tmp_path / 'robot.edgessl'}" in done.talk
 
