@@ -157,9 +157,8 @@ def _with_camera(loaded: Loaded, camera: tuple[int, int], fit: str) -> Any:
     from edgessl.encoders.camera import FILTERS, with_camera
 
     stated = loaded.preprocessing
-    ours = loaded.facts.get("made_by") in ("pretrain", "distill")
     if fit == "auto":
-        fit = "stretch" if ours else "crop"
+        fit = str(stated.get("fit", "stretch"))
     filters = str(stated.get("interpolation", "bilinear"))
     return with_camera(
         loaded.encoder,

@@ -31,7 +31,8 @@ class Loaded:
         facts: For the manifest: source, weights file and its digest, versions, licence where the model states one.
         pooling: How the last latent became one vector: one of `pooling.POOLS`, or the model's own word.
         preprocessing: `mean` and `std` of the normalisation inside the graph, and what the model's own configuration says
-            about the way images are brought to `size`: `interpolation`, `crop` (share of the short side that is kept).
+            about the way images are brought to `size`: `interpolation`, `fit` (`stretch`, or `crop` with the aspect kept),
+            `crop` (share of the short side that is kept).
     """
 
     encoder: EncoderModule
@@ -120,7 +121,10 @@ def _timm(
         facts=facts | weights_facts(weights, fitted),
         pooling=pool or timm_models.pooling_of(model),
         preprocessing=preprocessing_of(
-            encoder, interpolation=config["interpolation"] or "bicubic", crop=config["crop_pct"] or 1.0
+            encoder,
+            interpolation=config["interpolation"] or "bicubic",
+            crop=config["crop_pct"] or 1.0,
+            fit="stretch" if config.get("crop_mode") == "squash" else "crop",
         ),
     )
 

@@ -83,7 +83,10 @@ def load_folder(folder: Path, input: InputSpec | None, pool: str, *, tail: int =
         "facts": facts | ({"license": licence} if licence else {}),
         "pooling": pool or own,
         "preprocessing": preprocessing_of(
-            encoder, interpolation=RESAMPLING.get(int(said.get("resample", 3)), "bicubic"), crop=crop
+            encoder,
+            interpolation=RESAMPLING.get(int(said.get("resample", 3)), "bicubic"),
+            crop=crop,
+            fit="crop" if said.get("do_center_crop") or "shortest_edge" in str(said.get("size")) else "stretch",
         ),
     }
 

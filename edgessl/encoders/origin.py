@@ -33,14 +33,19 @@ def versions_of(*packages: str) -> dict[str, str]:
 
 
 def preprocessing_of(
-    encoder: EncoderModule, *, interpolation: str = "bilinear", crop: float = 1.0, size: Any = None
+    encoder: EncoderModule,
+    *,
+    interpolation: str = "bilinear",
+    crop: float = 1.0,
+    fit: str = "stretch",
+    size: Any = None,
 ) -> dict[str, Any]:
     """What an encoder does with its samples, in plain values; stretched bilinearly and whole unless a model says otherwise."""
     facts: dict[str, Any] = {"mean": _rounded(encoder.mean), "std": _rounded(encoder.std)}
     if encoder.input.kind != "image":
         return facts
     shape = [int(side) for side in (size or encoder.input.shape[:2])]
-    return facts | {"interpolation": interpolation, "crop": float(crop), "size": shape}
+    return facts | {"interpolation": interpolation, "crop": float(crop), "fit": fit, "size": shape}
 
 
 def _rounded(values: Any) -> list[float]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,12 @@ from PIL import Image
 import edgessl as library
 from edgessl.bundle import open_bundle
 from edgessl.checkpoint import read_checkpoint
+from edgessl.cli.export import _with_camera
 from edgessl.errors import GateError
 from edgessl.export import bundle as writing
 from edgessl.export.bundle import ExportReport
 from edgessl.export.config import ExportConfig
+from edgessl.load import load_encoder
 
 
 @pytest.fixture
@@ -90,6 +93,15 @@ def test_random_weights_are_not_taken_for_trained_ones(edgessl: Any, words: list
     done = edgessl("export", "timm:resnet18", *words[2:], "--size", "32", "--dry-run")
     assert done.code == 0
     assert "timm:resnet18 is untrained: its weights are random; give --weights FILE or --pretrained" in done.talk
+
+
+@pytest.mark.parametrize("stated", ["stretch", "crop"])
+def test_the_fit_is_the_encoders_own_unless_one_is_named(checkpoint: Path, stated: str) -> None:
+    loaded = load_encoder(str(checkpoint))
+    assert loaded.preprocessing["fit"] == "stretch", "as edgessl's own sources do"
+    loaded = replace(loaded, preprocessing=loaded.preprocessing | {"fit": stated})
+    assert _with_camera(loaded, (48, 64), "auto").resize.facts["fit"] == stated
+    assert _with_camera(loaded, (48, 64), "crop").resize.facts["fit"] == "crop"
 
 
 def test_a_fit_that_is_not_known_is_refused(edgessl: Any, words: list[object]) -> None:

@@ -100,6 +100,23 @@ def test_a_mean_leaves_class_and_registers_out(transformers: Any, folders: dict[
         torch.testing.assert_close(encoder.features(images), tokens[:, 3:].mean(1), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("said", "fit"),
+    [
+        ({"size": {"height": 16, "width": 16}}, "stretch"),
+        ({"size": 16}, "stretch"),
+        ({"size": {"shortest_edge": 16}}, "crop"),
+        ({"size": {"height": 20, "width": 20}, "do_center_crop": True, "crop_size": 16}, "crop"),
+    ],
+)
+def test_a_folder_says_whether_pictures_are_stretched(
+    folders: dict[str, Path], tmp_path: Path, said: dict[str, Any], fit: str
+) -> None:
+    folder = copied(folders["vit"], tmp_path)
+    (folder / "preprocessor_config.json").write_text(json.dumps(said))
+    assert load_encoder(str(folder)).preprocessing["fit"] == fit
+
+
 def test_statistics_size_crop_and_licence_come_from_the_folder(folders: dict[str, Path], tmp_path: Path) -> None:
     folder = copied(folders["vit"], tmp_path)
     said = {"image_mean": [0.5, 0.4, 0.3], "image_std": [0.2, 0.3, 0.4], "resample": 2, "do_center_crop": True}
@@ -113,6 +130,7 @@ def test_statistics_size_crop_and_licence_come_from_the_folder(folders: dict[str
         "std": [0.2, 0.3, 0.4],
         "interpolation": "bilinear",
         "crop": 0.8,
+        "fit": "crop",
         "size": [16, 16],
     }
     assert loaded.facts["license"] == "apache-2.0"

@@ -87,6 +87,7 @@ def test_a_timm_model_takes_size_and_statistics_from_its_configuration() -> None
     config = vision_module("timm.models").get_pretrained_cfg("test_vit.r160_in1k")
     assert loaded.preprocessing["mean"] == list(config.mean)
     assert loaded.preprocessing["crop"] == config.crop_pct
+    assert loaded.preprocessing["fit"] == "crop"
     assert loaded.preprocessing["interpolation"] == config.interpolation
     assert loaded.facts["untrained"] is True
     assert "license" not in loaded.facts
