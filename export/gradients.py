@@ -1,7 +1,8 @@
-"""The gradient of a convolution in operators that every ONNX engine has.
+"""Gradients in operators that every ONNX engine has, where ATen has no decomposition of its own.
 
-`aten.convolution_backward` has no core decomposition. Its three results are written here as a transposed convolution
-(input), a convolution in which batch and channels change places (weight), and a sum (bias).
+The three results of `aten.convolution_backward` are a transposed convolution (input), a convolution in which batch and
+channels change places (weight), and a sum (bias). A bilinear resize is a product with a matrix per axis, and its gradient one with
+their transposes.
 """
 
 from __future__ import annotations
@@ -18,10 +19,48 @@ _convolution: Callable[..., Tensor] = torch.ops.aten.convolution.default
 
 
 def decompositions() -> dict[Any, Callable[..., Any]]:
-    """Core ATen decompositions, and convolution's."""
+    """Core ATen decompositions, and ours."""
     table: dict[Any, Callable[..., Any]] = dict(core_aten_decompositions())
     table[torch.ops.aten.convolution_backward.default] = convolution_backward
+    table[torch.ops.aten.upsample_bilinear2d_backward.default] = bilinear_backward
     return table
+
+
+def bilinear_backward(
+    gradient: Tensor,
+    output_size: Sequence[int],
+    input_size: Sequence[int],
+    align_corners: bool,
+    scales_h: float | None = None,
+    scales_w: float | None = None,
+) -> Tensor:
+    """Gradient of a bilinear resize with respect to its input; the signature is ATen's.
+
+    Args:
+        gradient: `(batch, channels, h', w')`.
+        output_size: `h', w'`.
+        input_size: `batch, channels, h, w`.
+        align_corners, scales_h, scales_w: Of the resize.
+    """
+    rows, columns = (
+        torch.tensor(_bilinear(inner, outer, align_corners, scale), dtype=gradient.dtype)
+        for inner, outer, scale in zip(input_size[2:], output_size, (scales_h, scales_w), strict=True)
+    )
+    return rows.T @ gradient @ columns
+
+
+def _bilinear(inner: int, outer: int, align_corners: bool, scale: float | None) -> list[list[float]]:
+    """The matrix `(outer, inner)` of a resize along one axis, as PyTorch samples it."""
+    matrix = [[0.0] * inner for _ in range(outer)]
+    for place, row in enumerate(matrix):
+        if align_corners:
+            at = place * (inner - 1) / max(outer - 1, 1)
+        else:
+            at = max((place + 0.5) * (1 / scale if scale else inner / outer) - 0.5, 0.0)
+        low = min(int(at), inner - 1)
+        row[low] += 1 - (at - low)
+        row[min(low + 1, inner - 1)] += at - low
+    return matrix
 
 
 def convolution_backward(

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgessl.export.gradients import convolution_backward
+from edgessl.export.gradients import bilinear_backward, convolution_backward
 
 
 @settings(max_examples=60, deadline=None)
@@ -37,6 +37,17 @@ def test_it_is_what_autograd_gives(
     )
     for mine, theirs in zip(got, expected, strict=True):
         torch.testing.assert_close(mine, theirs)
+
+
+@pytest.mark.parametrize("align_corners", [False, True])
+@pytest.mark.parametrize("size", [(3, 3), (9, 5), (4, 11), (1, 1)])
+def test_a_bilinear_resize_has_the_gradient_that_autograd_gives(size: tuple[int, int], align_corners: bool) -> None:
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(2, 3, 4, 6, generator=generator, dtype=torch.float64, requires_grad=True)
+    y = torch.nn.functional.interpolate(x, size, mode="bilinear", align_corners=align_corners)
+    gradient = torch.randn(y.shape, generator=generator, dtype=torch.float64)
+    (expected,) = torch.autograd.grad(y, x, gradient)
+    torch.testing.assert_close(bilinear_backward(gradient, size, x.shape, align_corners), expected)
 
 
 def test_a_transposed_convolution_is_refused() -> None:
