@@ -1,8 +1,8 @@
 """Gradients in operators that every ONNX engine has, where ATen has no decomposition of its own.
 
 The three results of `aten.convolution_backward` are a transposed convolution (input), a convolution in which batch and
-channels change places (weight), and a sum (bias). A bilinear resize is a product with a matrix per axis, and its gradient one with
-their transposes.
+channels change places (weight), and a sum (bias). A bilinear resize is a product with a matrix per axis, and its gradient
+one with their transposes.
 """
 
 from __future__ import annotations
