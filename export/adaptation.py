@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from safetensors.numpy import save_file
 
 from edgessl.bundle import Kind
+from edgessl.errors import GateError
 from edgessl.export.config import ExportConfig
 from edgessl.export.draft import Draft
 from edgessl.export.objectives import Source
@@ -20,6 +21,7 @@ from edgessl.export.train_step import Step, step_facts, step_parity, write_step
 from edgessl.runtimes.split import Tail, Trunk
 
 ENGINE = "onnxruntime"
+PORT_BOUND = 1e-3  #: largest difference of a latent or statistic, over the largest of them
 
 
 def write_live_tail(split: Split, draft: Draft) -> None:
@@ -28,6 +30,31 @@ def write_live_tail(split: Split, draft: Draft) -> None:
     weights = {f"weight.{name}": value.contiguous().numpy() for name, value in split.tail_weights().items()}
     save_file(weights, draft.folder / "tail.safetensors")
     draft.kinds |= {"tail.onnx": Kind("tail", "fp32"), "tail.safetensors": Kind("weights")}
+
+
+def check_ports(split: Split, draft: Draft) -> None:
+    """Compare latents and statistics of the fp32 trunk with PyTorch, with ports that move something.
+
+    Raises:
+        GateError: One of them differs.
+    """
+    frames = draft.golden.samples[:4]
+    rng = np.random.default_rng(0)
+    ports = [
+        (rng.normal(1, 0.1, one.shape).astype(np.float32), rng.normal(0, 0.1, one.shape).astype(np.float32))
+        for one in split.identity_ports()[::2]
+    ]
+    with Trunk(draft.bundle(), engine=ENGINE, precision="fp32") as trunk:
+        given = trunk.run(frames, ports)
+    with torch.no_grad():
+        wanted = split.trunk(torch.from_numpy(frames), *(torch.from_numpy(each) for port in ports for each in port))
+    got = [given.latents, *(each for pair in zip(given.means, given.squares, strict=True) for each in pair)]
+    for name, mine, theirs in zip(("latents", *split.statistic_names()), got, wanted, strict=True):
+        off = np.abs(mine - theirs.numpy()).max() / (np.abs(theirs.numpy()).max() + 1e-12)
+        if not off <= PORT_BOUND:  # NaN is not below
+            raise GateError(
+                f"trunk.fp32.onnx: {name} differs from PyTorch's by {off:.2g} of the largest (at most {PORT_BOUND})"
+            )
 
 
 def write_adaptation(split: Split, draft: Draft, frames: NDArray[Any], config: ExportConfig) -> None:

@@ -16,7 +16,7 @@ from safetensors.numpy import save_file
 from edgessl.bundle import Kind, open_bundle, refuse_name, write_manifest
 from edgessl.encoders.base import EncoderModule
 from edgessl.errors import GateError
-from edgessl.export.adaptation import write_adaptation, write_live_tail
+from edgessl.export.adaptation import check_ports, write_adaptation, write_live_tail
 from edgessl.export.calibrate import observe, spread
 from edgessl.export.config import ExportConfig
 from edgessl.export.draft import Draft, failures
@@ -150,6 +150,7 @@ def _write_fp32(draft: Draft, graphs: Graphs, split: Split, samples: Samples) ->
     if reason := failures(rows):
         raise GateError(f"the exported graphs do not compute what PyTorch does: {reason}")
     draft.accept(files, rows, vectors)
+    check_ports(split, draft)
 
 
 def _ranges(

@@ -22,7 +22,7 @@ class ExportConfig:
         calibration: Samples that the ranges for int8 are taken from, chosen for spread from twice as many.
         statistics: Samples that source statistics are taken from, evenly over the source.
         golden: Samples stored with their fp32 vectors: what every graph is compared on, here and on the device. They are
-            not among the others, at most a third of all.
+            not among the others, at most a third of all, or half where there are few.
         anchors: Samples stored as latents, which a candidate on the device is judged by.
         license: Of the weights, an SPDX expression where there is one.
         lint_for: What the graphs are linted for.

@@ -137,7 +137,7 @@ def layers_of(draft: Draft, target: Target, graphs: Graphs, attempt: Attempt) ->
     return attempt.layers
 
 
-def where(draft: Draft, target: Target, graphs: Graphs, attempt: Attempt) -> str:
+def where(draft: Draft, target: Target, graphs: Graphs, attempt: Attempt, precision: str) -> str:
     """The layer where the error of an attempt starts."""
-    layers = layers_of(draft, target, graphs, attempt)
-    return starts_at(layers, BOUNDS["int8"].mean_cosine) or ", ".join(quantizable(graphs.encoder)[:1])
+    layers, bound = layers_of(draft, target, graphs, attempt), BOUNDS[precision]
+    return starts_at(layers, max(bound.min_cosine, bound.mean_cosine)) or ", ".join(quantizable(graphs.encoder)[:1])

@@ -106,6 +106,9 @@ class Maker:
             return Judged(files=files, reason=str(error))
         if target.here:
             rows, vectors, reason = judged_or_reason(self.draft, files, target.engine)
+            if reason and rows:
+                attempt = Attempt(encoder=source["encoder"], trunk=source["trunk"])
+                reason += f"; the error starts at {where(self.draft, target, self.graphs, attempt, precision)}"
         else:
             rows, vectors, reason = self._judged_by_stand_in(target, files)
         return Judged(files=files, rows=rows, vectors=vectors, reason=reason)
@@ -119,7 +122,7 @@ class Maker:
         if form.rows:  # else the engine refused it, wherever its numbers go
             self.layers[path] = layers_of(self.draft, target, self.graphs, form)
             if reason:
-                reason += f"; the error starts at {where(self.draft, target, self.graphs, form)}"
+                reason += f"; the error starts at {where(self.draft, target, self.graphs, form, 'int8')}"
         if reason or target.here:
             return Judged(files=form.files, rows=form.rows, vectors=form.vectors, reason=reason)
         return self._written(target, "int8", {"encoder": form.encoder, "trunk": form.trunk})

@@ -60,7 +60,8 @@ def read_samples(source: Source, encoder: EncoderModule, config: ExportConfig) -
         )
     if all(np.array_equal(frame, frames[0]) for frame in frames):
         raise InputError(f"{source.name}: all {len(kept)} samples are the same; give samples from where it will work")
-    count = min(config.golden, max(_GOLDEN_BYTES // size, _FEWEST_GOLDEN), len(kept) // 3)
+    share = max(len(kept) // 3, min(_FEWEST_GOLDEN, len(kept) // 2))
+    count = min(config.golden, max(_GOLDEN_BYTES // size, _FEWEST_GOLDEN), share)
     golden = np.linspace(0, len(kept) - 1, count).round().astype(int)
     others = np.setdiff1d(np.arange(len(kept)), golden)
     samples = np.ascontiguousarray(frames[golden])

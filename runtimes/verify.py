@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from edgessl.runtimes.graphs import graph_for, precisions_for, takes_plans
 from edgessl.runtimes.split import Tail, Trunk
 
 Floats = NDArray[np.float32]
+_NEIGHBOURS = 10
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +49,7 @@ class ParityRow:
         samples: How many golden samples it was replayed on.
         min_cosine: Of the golden vectors with the engine's, the worst sample.
         mean_cosine: The average.
-        knn_overlap: Share of the 10 nearest neighbours that stay.
+        knn_overlap: Share of the 10 nearest neighbours that stay; with 11 samples or fewer it says nothing, and is not asked for.
         worst: Name of the worst sample.
         nodes: How many products and convolutions the engine really runs in int8 and in float, where it can say.
         bound: What it had to reach.
@@ -181,8 +182,10 @@ def row_of(
     similar = cosines(golden.vectors, vectors)
     worst = int(np.nan_to_num(similar, nan=-2).argmin())
     bound = BOUNDS[precision]
+    if len(vectors) <= _NEIGHBOURS + 1:  # all others are neighbours then, whatever the vectors
+        bound = replace(bound, knn_overlap=0.0)
     least, mean = float(similar.min()), float(similar.mean())
-    overlap = knn_overlap(golden.vectors, vectors, 10) if np.isfinite(vectors).all() else 0.0
+    overlap = knn_overlap(golden.vectors, vectors, _NEIGHBOURS) if np.isfinite(vectors).all() else 0.0
     row = ParityRow(
         name=name,
         file=graph.relative_to(bundle.path).as_posix(),

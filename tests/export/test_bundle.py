@@ -15,6 +15,7 @@ from edgessl.export import adaptation
 from edgessl.export import bundle as writing
 from edgessl.export.bundle import ExportReport, export
 from edgessl.export.config import ExportConfig
+from edgessl.export.graphs import Graphs
 from edgessl.export.lint import Finding
 from edgessl.export.objectives import Source as Statistics
 from edgessl.export.split import Split
@@ -114,7 +115,7 @@ def test_a_tail_takes_other_weights(written: ExportReport) -> None:
 def test_source_statistics_are_those_of_the_frames(written: ExportReport) -> None:
     bundle = open_bundle(written.path)
     source = bundle.tensors("source")
-    frames = np.delete(smooth_frames(48), np.linspace(0, 47, 16).round().astype(int), axis=0)
+    frames = np.delete(smooth_frames(48), np.linspace(0, 47, 24).round().astype(int), axis=0)
     with Trunk(bundle, engine="onnxruntime", precision="int8") as trunk, Tail(bundle, engine="onnxruntime") as tail:
         observed = trunk.run(frames, trunk.identity)
         vectors = tail.run(observed.latents)
@@ -125,6 +126,29 @@ def test_source_statistics_are_those_of_the_frames(written: ExportReport) -> Non
         np.testing.assert_allclose(source[f"port{index}.var"], square.mean(0) - mean.mean(0) ** 2, atol=1e-3)
     assert source["anchor.latents"].dtype == np.int8
     assert len(source["anchor.latents"]) == len(source["anchor.vectors"]) == SMALL.anchors
+
+
+@pytest.mark.slow
+def test_wrong_statistics_of_a_trunk_are_not_written(
+    encoder: EncoderModule, calibrate: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Identity ports would not show it: adaptation lives on these outputs, and no vector depends on them."""
+    honest = writing.traced
+
+    def exchanged(split: Split) -> Graphs:
+        graphs = honest(split)
+        first, second = (entry for entry in graphs.trunk.graph.output if entry.name in ("port0.mean", "port0.square"))
+        for node in graphs.trunk.graph.node:
+            swap = {first.name: second.name, second.name: first.name}
+            for field in (node.input, node.output):
+                field[:] = [swap.get(name, name) for name in field]
+        return graphs
+
+    monkeypatch.setattr(writing, "traced", exchanged)
+    config = ExportConfig(precision="fp32", calibration=32, golden=16, anchors=5, step=StepConfig(batch=3, anchors=2))
+    with pytest.raises(GateError, match=r"trunk\.fp32\.onnx: port0\.mean differs"):
+        export(encoder, {}, calibrate, tmp_path / "robot.edgessl", config=config)
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.slow
@@ -177,8 +201,8 @@ def test_golden_samples_are_not_among_the_calibration_frames(written: ExportRepo
     golden = bundle.tensors("golden")["samples"]
     everything = smooth_frames(48)
     places = [next(i for i in range(48) if np.array_equal(everything[i], sample)) for sample in golden]
-    assert places == list(np.linspace(0, 47, 16).round().astype(int))
-    assert bundle.manifest["provenance"]["calibration"]["frames"] == 32
+    assert places == list(np.linspace(0, 47, 24).round().astype(int))
+    assert bundle.manifest["provenance"]["calibration"]["frames"] == 24
 
 
 @pytest.mark.slow

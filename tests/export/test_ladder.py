@@ -178,7 +178,7 @@ def test_where_the_error_starts(tmp_path: Path, broken: int) -> None:
     draft, graphs, ranges = chain(tmp_path, 5, [broken])
     attempt = ladder._tried(draft, ONNX, graphs, ranges)
     assert attempt.reason
-    assert where(draft, ONNX, graphs, attempt) == f"layer.{broken}/Gemm"
+    assert where(draft, ONNX, graphs, attempt, "int8") == f"layer.{broken}/Gemm"
 
 
 def test_layers_are_looked_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -188,7 +188,7 @@ def test_layers_are_looked_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert [name for name, _ in first] == [f"layer.{index}/Gemm" for index in range(4)]
     monkeypatch.setattr(ladder, "layer_cosines", lambda *_: pytest.fail("they are known"))
     assert layers_of(draft, ONNX, graphs, attempt) is first
-    assert where(draft, ONNX, graphs, attempt) == "layer.2/Gemm"
+    assert where(draft, ONNX, graphs, attempt, "int8") == "layer.2/Gemm"
 
 
 def test_an_engine_that_refuses_inner_outputs_is_stood_in_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -216,5 +216,5 @@ def test_without_any_figure_the_first_layer_is_named(tmp_path: Path, monkeypatch
     monkeypatch.setattr(ladder, "layer_cosines", refuse)
     empty = Attempt(encoder=graphs.encoder, trunk=graphs.trunk)
     assert layers_of(draft, ONNX, graphs, empty) == []
-    assert where(draft, ONNX, graphs, empty) == "layer.0/Gemm"
+    assert where(draft, ONNX, graphs, empty, "int8") == "layer.0/Gemm"
     assert ranges.low

