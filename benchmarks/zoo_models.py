@@ -13,7 +13,7 @@ from PIL import Image
 from edgessl.signals import InputSpec, image_spec
 from edgessl.sources.arrays import ArraySource
 
-TRAIN, SPARE, BANK, QUERIES = 20_000, 700, 4_000, 2_000
+TRAIN, SPARE, BANK, QUERIES = 20_000, 700, 4_000, 5_000
 IMU = InputSpec(kind="series", shape=(12, 128), dtype="float32", units="m/s2 and rad/s", rate_hz=100.0)
 
 

@@ -14,14 +14,14 @@ from edgessl.errors import EngineError, GateError
 from edgessl.export.calibrate import Ranges
 from edgessl.export.draft import Draft, Floats, judged_or_reason
 from edgessl.export.graphs import Graphs
-from edgessl.export.layers import Layers, drops, layer_cosines, starts_at
+from edgessl.export.layers import Layers, alone, layer_cosines, starts_at
 from edgessl.export.placement import quantizable
 from edgessl.export.quantize import quantized
 from edgessl.export.smooth import smoothed
 from edgessl.export.targets import Target
 from edgessl.runtimes.verify import BOUNDS, ParityRow
 
-PROBES = 2  #: golden samples that layers are compared on
+PROBES = 4  #: golden samples that layers are compared on
 _MOST = 0.5  # share of the layers that may leave int8; with more of them in float it is no int8 graph
 
 
@@ -72,7 +72,7 @@ def descend(
             attempt = _tried(draft, target, graphs, ranges, smooth=smooth)
     if not attempt.reason:
         return attempt
-    order = [name for name, _ in drops(layers_of(draft, target, graphs, attempt))]
+    order = [name for name, _ in alone(graphs.encoder, ranges, target.placement, draft.golden.samples[:PROBES])]
     for count in _doubled(len(order)):
         say(f"int8 for {target.engine}: {attempt.reason}; {count} of {len(order)} layers back to float")
         attempt = _tried(draft, target, graphs, ranges, smooth=smooth, exclude=tuple(sorted(order[:count])))
@@ -82,10 +82,13 @@ def descend(
 
 
 def _doubled(layers: int) -> Iterator[int]:
-    count = 1
-    while count <= layers * _MOST:
+    """1, 2, 4 ... and at last as many as may leave."""
+    count, most = 1, int(layers * _MOST)
+    while count < most:
         yield count
         count *= 2
+    if most:
+        yield most
 
 
 def _tried(

@@ -8,7 +8,9 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from edgessl.export.placement import quantizable
+from edgessl.export.calibrate import Ranges
+from edgessl.export.placement import Placement, quantizable
+from edgessl.export.quantize import quantized
 from edgessl.export.surgery import with_outputs
 from edgessl.metrics import cosines
 from edgessl.runtimes.engines import open_engine
@@ -41,6 +43,37 @@ def layer_cosines(reference: onnx.ModelProto, candidate: onnx.ModelProto, sample
         for layer, (exact, near) in places.items()
         if exact in found[0] and near in found[1]
     ]
+
+
+def alone(model: onnx.ModelProto, ranges: Ranges, placement: Placement, samples: NDArray[Any]) -> Layers:
+    """What each layer costs by itself: `1 - cosine` of the vectors with this one layer in int8, the most expensive first.
+
+    Errors add up nearly as if layers knew nothing of each other; behind a layer that went wrong early, all look wrong.
+
+    Args:
+        model: The fp32 encoder.
+        ranges: Of its values.
+        placement: Where the pairs go.
+        samples: A few, `(n, *sample)`.
+    """
+    feeds = {"frames": np.ascontiguousarray(samples)}
+
+    def vectors(graph: onnx.ModelProto) -> NDArray[np.float32]:
+        engine = open_engine("onnxruntime", graph.SerializeToString())
+        try:
+            return engine.run(feeds)["vectors"]
+        finally:
+            engine.close()
+
+    exact = vectors(model)
+    every = [node.name for node in model.graph.node if node.name]
+    costs = []
+    for layer in quantizable(model):
+        others = [name for name in every if name != layer]
+        costs.append(
+            (layer, 1 - float(cosines(exact, vectors(quantized(model, ranges, placement, exclude=others))).mean()))
+        )
+    return sorted(costs, key=lambda cost: -cost[1])
 
 
 def _places(reference: onnx.ModelProto, candidate: onnx.ModelProto) -> dict[str, tuple[str, str]]:
