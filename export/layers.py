@@ -9,7 +9,7 @@ import onnx
 from numpy.typing import NDArray
 
 from edgessl.export.calibrate import Ranges
-from edgessl.export.placement import Placement, quantizable
+from edgessl.export.placement import RECTIFIERS, Placement, quantizable, sums
 from edgessl.export.quantize import quantized
 from edgessl.export.surgery import with_outputs
 from edgessl.metrics import cosines
@@ -46,7 +46,9 @@ def layer_cosines(reference: onnx.ModelProto, candidate: onnx.ModelProto, sample
 
 
 def alone(model: onnx.ModelProto, ranges: Ranges, placement: Placement, samples: NDArray[Any]) -> Layers:
-    """What each layer costs by itself: `1 - cosine` of the vectors with this one layer in int8, the most expensive first.
+    """What each layer, and each sum of a residual net, costs by itself: `1 - cosine` of the vectors with it alone in int8.
+
+    The most expensive is the first.
 
     Errors add up nearly as if layers knew nothing of each other; behind a layer that went wrong early, all look wrong.
 
@@ -66,13 +68,17 @@ def alone(model: onnx.ModelProto, ranges: Ranges, placement: Placement, samples:
             engine.close()
 
     exact = vectors(model)
-    every = [node.name for node in model.graph.node if node.name]
+    nodes = {node.name: node for node in model.graph.node if node.name}
     costs = []
-    for layer in quantizable(model):
-        others = [name for name in every if name != layer]
-        costs.append(
-            (layer, 1 - float(cosines(exact, vectors(quantized(model, ranges, placement, exclude=others))).mean()))
-        )
+    for layer in (*quantizable(model), *sums(placement, model)):
+        own = nodes[layer].output[0]  # with the ReLU behind it, which its range does the work of
+        others = [
+            name
+            for name, node in nodes.items()
+            if name != layer and not (node.op_type in RECTIFIERS and own in node.input)
+        ]
+        rounded = vectors(quantized(model, ranges, placement, exclude=others))
+        costs.append((layer, 1 - float(cosines(exact, rounded).mean())))
     return sorted(costs, key=lambda cost: -cost[1])
 
 
@@ -92,7 +98,7 @@ def _places(reference: onnx.ModelProto, candidate: onnx.ModelProto) -> dict[str,
     for layer in quantizable(reference):
         exact = near = outputs[layer]
         after = readers.get(exact, [])
-        if near not in made and len(after) == 1 and after[0].op_type in ("Relu", "Clip"):
+        if near not in made and len(after) == 1 and after[0].op_type in RECTIFIERS:
             near = after[0].output[0]
         if near in made:
             places[layer] = (exact, near)

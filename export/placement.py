@@ -17,6 +17,7 @@ from onnxruntime.quantization import QuantType
 
 PRODUCTS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 MATRICES = ("Gemm", "MatMul")
+RECTIFIERS = ("Relu", "Clip")  #: a quantizer leaves them out where the range of a convolution's output does their work
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +39,7 @@ class Placement:
 
 PLACEMENTS = {
     "onnxruntime": Placement(
-        name="onnxruntime", symmetric=False, outputs=("Conv", "ConvTranspose"), residual=("Add", "Relu", "MaxPool")
+        name="onnxruntime", symmetric=False, outputs=("Conv", "ConvTranspose"), residual=("Add", *RECTIFIERS, "MaxPool")
     ),
     "symmetric": Placement(name="symmetric", symmetric=True, outputs=(), residual=("Add",)),
 }
@@ -61,6 +62,14 @@ def quantizable(model: onnx.ModelProto) -> list[str]:
         for node in model.graph.node
         if node.op_type in PRODUCTS and node.input[1] in weights and not _prepares(node)
     ]
+
+
+def sums(placement: Placement, model: onnx.ModelProto) -> list[str]:
+    """Names of the residual sums that a placement quantizes."""
+    if is_transformer(model) or "Add" not in placement.residual:
+        return []
+    stored = {entry.name for entry in model.graph.initializer}
+    return [node.name for node in model.graph.node if node.op_type == "Add" and not stored.intersection(node.input)]
 
 
 def watched(model: onnx.ModelProto) -> set[str]:

@@ -8,21 +8,21 @@ import onnx
 
 from edgessl.errors import GateError
 from edgessl.export.calibrate import Ranges
-from edgessl.export.placement import quantizable
+from edgessl.export.placement import RECTIFIERS, quantizable
 
 
 def with_trained(seen: Ranges, model: onnx.ModelProto, trained: Mapping[str, tuple[float, float]]) -> Ranges:
     """Ranges by value from ranges by module, `input.MODULE` and `output.MODULE`.
 
-    Nodes are called after their module, `MODULE/Conv`. The output of a convolution whose only reader is a ReLU was trained
-    behind that ReLU, where the pair stands: such a range begins at 0 and is never that of the convolution itself, which a
-    trunk reads in front of a port.
+    Nodes are called after their module, `MODULE/Conv`. The output of a convolution whose only reader is a ReLU, or one with a
+    ceiling, was trained behind it, where the pair stands: such a range begins at 0 and is never that of the convolution itself,
+    which a trunk reads in front of a port.
 
     Raises:
         GateError: None of the modules is in the graph.
     """
     low, high, found = dict(seen.low), dict(seen.high), 0
-    relus = {node.output[0] for node in model.graph.node if node.op_type == "Relu"}
+    relus = {node.output[0] for node in model.graph.node if node.op_type in RECTIFIERS}
     for key, name in _places(model).items():
         if key not in trained:
             continue
@@ -50,7 +50,7 @@ def _places(model: onnx.ModelProto) -> dict[str, str]:
             continue
         module, output = node.name.rpartition("/")[0], node.output[0]
         after = readers.get(output, [])
-        alone = len(after) == 1 and after[0].op_type == "Relu" and output not in given
+        alone = len(after) == 1 and after[0].op_type in RECTIFIERS and output not in given
         places[f"input.{module}"] = node.input[0]
         places[f"output.{module}"] = after[0].output[0] if alone else output
     return places

@@ -193,7 +193,7 @@ def test_a_resize_in_front_of_the_first_layer_is_no_layer() -> None:
 def test_sums_are_quantized_where_no_residual_stream_runs() -> None:
     assert not is_transformer(conv_net())
     assert is_transformer(norm_net())
-    for placement, more in ((UNSIGNED, {"Add", "Relu", "MaxPool"}), (SYMMETRIC, {"Add"})):
+    for placement, more in ((UNSIGNED, {"Add", "Relu", "Clip", "MaxPool"}), (SYMMETRIC, {"Add"})):
         products = {"Conv", "ConvTranspose", "Gemm", "MatMul"}
         assert set(options_of(placement, conv_net())["op_types_to_quantize"]) == products | more
         assert set(options_of(placement, norm_net())["op_types_to_quantize"]) == products
