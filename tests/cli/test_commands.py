@@ -183,7 +183,7 @@ def test_evaluate_refuses_what_is_neither(edgessl: Any, frames_folder: Path) -> 
 
 @pytest.mark.parametrize("command", ["embed", "adapt", "export", "pretrain", "distill"])
 def test_an_output_that_exists_is_refused_before_any_work(edgessl: Any, tmp_path: Path, command: str) -> None:
-    output = tmp_path / "there"
+    output = tmp_path / ("there.edgessl" if command == "export" else "there")
     if command in ("embed", "adapt"):
         output.write_text("")
     else:
