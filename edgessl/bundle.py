@@ -144,7 +144,8 @@ class Bundle:
         try:
             tensors = dict(load_file(self.path / paths[0]))
             check_arrays(role, tensors, spec=self.input, dim=self.dim, split=self.manifest.get("split", {}))
-        except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
+        # AttributeError: a dtype that safetensors knows and numpy does not, such as F8_E4M3.
+        except (SafetensorError, AttributeError, OSError, KeyError, TypeError, ValueError) as error:
             raise BundleError(f"{self.path / paths[0]} cannot be read: {error!r}; copy the bundle again") from error
         if missing := [name for name in needed if name not in tensors]:
             raise BundleError(f"{self.path / paths[0]} has no {', '.join(missing)}; export the bundle again")

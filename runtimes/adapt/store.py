@@ -151,7 +151,7 @@ def read_snapshot(file: Path) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
         text, digest = header["state"], header["sha256"]
         values = json.loads(text)
         whole = digest == _digest(tensors, text) and isinstance(values["format"], int)
-    except (SafetensorError, OSError, KeyError, ValueError, TypeError) as error:
+    except (SafetensorError, AttributeError, OSError, KeyError, ValueError, TypeError) as error:
         raise StateError(f"{file} is damaged: {error!r}") from error
     if not whole:
         raise StateError(f"{file} is damaged: its digest is not that of its content")

@@ -38,10 +38,11 @@ class OnnxRuntime:
         try:
             refuse_control_flow(graph if isinstance(graph, bytes) else graph.read_bytes())
             self._session: Any = self._open()
+            # A name need not be UTF-8 in a damaged file; onnxruntime takes it, and Python does not.
+            self.inputs = {info.name: _tensor_info(info) for info in self._session.get_inputs()}
+            self.outputs = {info.name: _tensor_info(info) for info in self._session.get_outputs()}
         except Exception as error:  # onnxruntime's exceptions share no base below Exception
             raise EngineError(f"onnxruntime {onnxruntime.__version__} cannot load {what}: {error}") from error
-        self.inputs = {info.name: _tensor_info(info) for info in self._session.get_inputs()}
-        self.outputs = {info.name: _tensor_info(info) for info in self._session.get_outputs()}
 
     def run(self, feeds: Mapping[str, NDArray[Any]]) -> Arrays:
         """Run the graph once."""

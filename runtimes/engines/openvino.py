@@ -53,11 +53,12 @@ class OpenVino:
                 raise ValueError(f"it holds control flow ({', '.join(loops)}), which has no bound in time")
             self._compiled: Any = core.compile_model(model, "CPU", options)
             self._request: Any = self._compiled.create_infer_request()
+            # A name need not be UTF-8 in a damaged file; openvino takes it, and Python does not.
+            self.inputs = {info.name: info for info in map(_tensor_info, self._compiled.inputs)}
+            self.outputs = {info.name: info for info in map(_tensor_info, self._compiled.outputs)}
         except Exception as error:  # openvino raises RuntimeError, TypeError and errors of its bindings
             what = f"a graph of {len(graph)} bytes" if isinstance(graph, bytes) else graph
             raise EngineError(f"openvino {_version()} cannot load {what}: {_gist(error)}") from error
-        self.inputs = {info.name: info for info in map(_tensor_info, self._compiled.inputs)}
-        self.outputs = {info.name: info for info in map(_tensor_info, self._compiled.outputs)}
         self._info = self._facts()
         self._lock = threading.Lock()
 

@@ -56,6 +56,12 @@ def test_the_caller_owns_the_arrays(engine, scenes):
     first[:] = 0  # and it may be written to
 
 
+def test_a_name_that_is_no_text_is_refused(name, tiny):
+    content = (tiny / "encoder.onnx").read_bytes().replace(b"frames", b"fra\xa6es")
+    with pytest.raises(EngineError, match="cannot load"):
+        open_engine(name, content)
+
+
 def test_opens_the_content_of_a_file(name, tiny, engine, scenes):
     other = open_engine(name, (tiny / "encoder.onnx").read_bytes())
     frames = {"frames": scenes(3, 0)}

@@ -208,6 +208,20 @@ def test_a_source_without_an_entry(own, tmp_path, entry):
     assert not (tmp_path / "state").exists()
 
 
+def test_a_dtype_that_numpy_does_not_have(own):
+    """Such as F8_E4M3, which a header may name."""
+    header = json.dumps({"samples": {"dtype": "F8_E4M3", "shape": [4], "data_offsets": [0, 4]}}).encode()
+    (own / "golden.safetensors").write_bytes(len(header).to_bytes(8, "little") + header + bytes(4))
+    manifest = read(own)
+    manifest["artefacts"]["golden.safetensors"] |= {
+        "sha256": sha256_of(own / "golden.safetensors"),
+        "size_bytes": (own / "golden.safetensors").stat().st_size,
+    }
+    sign(own, manifest)
+    with pytest.raises(BundleError, match=r"golden\.safetensors cannot be read"):
+        open_bundle(own, verify=False).tensors("golden", "samples")
+
+
 def test_export_may_open_a_bundle_in_the_making(own):
     manifest = read(own)
     del manifest["artefacts"]["source.safetensors"], manifest["step"]
