@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from edgessl.export.calibrate import Ranges
 from edgessl.export.placement import RECTIFIERS, Placement, quantizable, sums
 from edgessl.export.quantize import quantized
-from edgessl.export.surgery import with_outputs
+from edgessl.export.surgery import readers_of, with_outputs
 from edgessl.metrics import cosines
 from edgessl.runtimes.engines import open_engine
 
@@ -90,10 +90,7 @@ def _places(reference: onnx.ModelProto, candidate: onnx.ModelProto) -> dict[str,
     """
     made = {name for node in candidate.graph.node for name in node.output}
     outputs = {node.name: node.output[0] for node in reference.graph.node}
-    readers: dict[str, list[onnx.NodeProto]] = {}
-    for node in reference.graph.node:
-        for name in node.input:
-            readers.setdefault(name, []).append(node)
+    readers = readers_of(reference)
     places = {}
     for layer in quantizable(reference):
         exact = near = outputs[layer]

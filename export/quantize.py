@@ -17,7 +17,7 @@ from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
 
 from edgessl.export.calibrate import Ranges
 from edgessl.export.graph import IR_VERSION
-from edgessl.export.placement import Placement, options_of, quantizable
+from edgessl.export.placement import PRODUCTS, Placement, options_of, quantizable
 from edgessl.export.surgery import in_order, weights_of
 
 _LEAST = 1e-6  # a value that never moved still gets a scale above zero
@@ -49,8 +49,7 @@ def quantized(
     left_out = {
         node.name
         for node in model.graph.node
-        if node.op_type in kinds
-        and ((node.op_type in ("Conv", "ConvTranspose", "Gemm", "MatMul") and node.name not in chosen) or not node.name)
+        if node.op_type in kinds and ((node.op_type in PRODUCTS and node.name not in chosen) or not node.name)
     }
     left_out |= set(exclude) | _ports(model, ports)
     seen = {

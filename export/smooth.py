@@ -12,7 +12,7 @@ import onnx
 from onnx import numpy_helper
 
 from edgessl.export.calibrate import Ranges
-from edgessl.export.surgery import set_weight, weights_of
+from edgessl.export.surgery import readers_of, set_weight, weights_of
 
 ALPHA = 0.5  # the paper's, for most models
 
@@ -32,10 +32,7 @@ def smoothed(model: onnx.ModelProto, ranges: Ranges, alpha: float = ALPHA) -> tu
     copy.CopyFrom(model)
     moved = Ranges(dict(ranges.low), dict(ranges.high), dict(ranges.channel_low), dict(ranges.channel_high))
     changed: list[str] = []
-    readers: dict[str, list[onnx.NodeProto]] = {}
-    for node in copy.graph.node:
-        for name in node.input:
-            readers.setdefault(name, []).append(node)
+    readers = readers_of(copy)
     given = {entry.name for entry in copy.graph.output}
     for norm in [node for node in copy.graph.node if node.op_type == "LayerNormalization"]:
         value = norm.output[0]

@@ -132,6 +132,15 @@ def drop_notes(model: onnx.ModelProto) -> None:
     del model.metadata_props[:], graph.metadata_props[:]
 
 
+def readers_of(model: onnx.ModelProto) -> dict[str, list[onnx.NodeProto]]:
+    """Value -> the nodes that read it, in the graph's order."""
+    readers: dict[str, list[onnx.NodeProto]] = {}
+    for node in model.graph.node:
+        for name in node.input:
+            readers.setdefault(name, []).append(node)
+    return readers
+
+
 def weights_of(model: onnx.ModelProto) -> dict[str, onnx.TensorProto]:
     """Initializers by name."""
     return {entry.name: entry for entry in model.graph.initializer}

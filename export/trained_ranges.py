@@ -9,6 +9,7 @@ import onnx
 from edgessl.errors import GateError
 from edgessl.export.calibrate import Ranges
 from edgessl.export.placement import RECTIFIERS, quantizable
+from edgessl.export.surgery import readers_of
 
 
 def with_trained(seen: Ranges, model: onnx.ModelProto, trained: Mapping[str, tuple[float, float]]) -> Ranges:
@@ -38,10 +39,7 @@ def with_trained(seen: Ranges, model: onnx.ModelProto, trained: Mapping[str, tup
 
 def _places(model: onnx.ModelProto) -> dict[str, str]:
     """Name of a range -> the value of the graph that has it."""
-    readers: dict[str, list[onnx.NodeProto]] = {}
-    for node in model.graph.node:
-        for name in node.input:
-            readers.setdefault(name, []).append(node)
+    readers = readers_of(model)
     given = {entry.name for entry in model.graph.output}
     products = set(quantizable(model))
     places: dict[str, str] = {}
