@@ -34,6 +34,8 @@ from typing import Any
 from zoo_models import QUICK, ZOO, Model
 from zoo_row import ENGINES, FP32_COSINE, INT8_COSINE, KNN_POINTS, Options, row_of
 
+from edgessl.export.pays import machine
+
 RESULT = Path(__file__).parent / "results" / "export_zoo.json"
 PACKAGES = ("edgessl", "torch", "timm", "onnx", "onnxruntime", "openvino", "numpy")
 LIMIT_S = 1200  # an encoder that takes longer hangs
@@ -116,7 +118,7 @@ def result_of(rows: Sequence[dict[str, Any]], given: argparse.Namespace) -> dict
         "trained_passed": sum(row["ok"] for row in trained),
         "trained": len(trained),
         "date": date.today().isoformat(),
-        "machine": {"cpu": _cpu(), "cores": os.cpu_count(), "system": platform.platform()},
+        "machine": {"cpu": machine(), "cores": os.cpu_count(), "system": platform.platform()},
         "threads": os.environ.get("OMP_NUM_THREADS", "all"),
         "versions": {name: version(name) for name in PACKAGES} | {"python": platform.python_version()},
         "options": {"steps": given.steps, "batch": given.batch, "seed": given.seed},
@@ -176,14 +178,6 @@ def _arguments() -> argparse.Namespace:
     if given.steps is None:
         given.steps = 20 if given.quick else 200
     return given
-
-
-def _cpu() -> str:
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    return next(
-        (line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.processor()
-    )
 
 
 if __name__ == "__main__":

@@ -28,6 +28,7 @@ from PIL import Image
 
 from edgessl.blocks.views import ViewConfig
 from edgessl.evaluate import evaluate, raw_pixels
+from edgessl.export.pays import machine
 from edgessl.metrics import knn_accuracy
 from edgessl.pretrain import pretrain
 from edgessl.signals import image_spec
@@ -87,7 +88,7 @@ def main() -> None:
         "claim": "20-NN 15 points above untrained and 8 above raw pixels, in at most 15 minutes on 2 cores",
         "holds": learned >= random + 0.15 and learned >= max(plain, centred) + 0.08 and seconds <= 900,
         "date": date.today().isoformat(),
-        "machine": {"cpu": _cpu(), "threads": torch.get_num_threads(), "system": platform.platform()},
+        "machine": {"cpu": machine(), "threads": torch.get_num_threads(), "system": platform.platform()},
         "versions": facts["versions"] | {"python": platform.python_version()},
         "train_images": len(train),
         "bank_images": len(bank),
@@ -115,14 +116,6 @@ def _plain_pixels(train: ArraySource, test: ArraySource) -> float:
 
 def _decoded(jpeg: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return np.asarray(Image.open(io.BytesIO(jpeg.tobytes())).convert("RGB"))
-
-
-def _cpu() -> str:
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    return next(
-        (line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.processor()
-    )
 
 
 if __name__ == "__main__":

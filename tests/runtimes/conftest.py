@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import shutil
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
 
@@ -13,6 +14,8 @@ import pytest
 
 import edgessl
 from edgessl.runtimes.encoder import Encoder
+from edgessl.runtimes.engines import ENGINES
+from edgessl.runtimes.graphs import takes_plans
 
 
 @pytest.fixture(scope="session")
@@ -46,3 +49,12 @@ def encoder(tiny) -> Encoder:
 @pytest.fixture(scope="session")
 def scenes(tiny_module) -> Callable[..., np.ndarray]:
     return tiny_module.scenes
+
+
+@pytest.fixture(params=[name for name in ENGINES if not takes_plans(name)])
+def engine_name(request):
+    """Engines that open a graph as it is, where their package is installed."""
+    package, extra = ENGINES[request.param][2:]
+    if find_spec(package) is None:  # not imported here: its own file keeps it from reporting that
+        pytest.skip(f"pip install 'edgessl[{extra}]'")
+    return request.param

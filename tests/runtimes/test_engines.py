@@ -3,23 +3,18 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
-from importlib.util import find_spec
 
 import numpy as np
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from edgessl.errors import EngineError, UnknownNameError
-from edgessl.runtimes.engines import ENGINES, open_engine
-from edgessl.runtimes.graphs import takes_plans
+from edgessl.runtimes.engines import open_engine
 
 
-@pytest.fixture(params=[name for name in ENGINES if not takes_plans(name)])
-def name(request):
-    package, extra = ENGINES[request.param][2:]
-    if find_spec(package) is None:  # not imported here: its own file keeps it from reporting that
-        pytest.skip(f"pip install 'edgessl[{extra}]'")
-    return request.param
+@pytest.fixture
+def name(engine_name):
+    return engine_name
 
 
 @pytest.fixture

@@ -2,27 +2,21 @@
 
 from __future__ import annotations
 
-from importlib.util import find_spec
-
 import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from edgessl.errors import EngineError
-from edgessl.runtimes.engines import ENGINES, open_engine
+from edgessl.runtimes.engines import open_engine
 from edgessl.runtimes.engines.onnxnodes import Node, count_products, nodes
-from edgessl.runtimes.graphs import takes_plans
 
 NOTHING = {"int8": 0, "float": 0, "unfused_dequantize": 0}
 
 
-@pytest.fixture(params=[name for name in ENGINES if not takes_plans(name)])
-def name(request):
-    package, extra = ENGINES[request.param][2:]
-    if find_spec(package) is None:  # not imported here: its own file keeps it from reporting that
-        pytest.skip(f"pip install 'edgessl[{extra}]'")
-    return request.param
+@pytest.fixture
+def name(engine_name):
+    return engine_name
 
 
 def _fused(name, content):

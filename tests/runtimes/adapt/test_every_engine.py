@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-from importlib.util import find_spec
-
 import numpy as np
 import pytest
 
 import edgessl
 from edgessl.runtimes.engines import ENGINES
-from edgessl.runtimes.graphs import takes_plans
 
 
-@pytest.fixture(params=[name for name in ENGINES if not takes_plans(name)])
-def engine(request):
-    package, extra = ENGINES[request.param][2:]
-    if find_spec(package) is None:  # not imported here: its own file keeps it from reporting that
-        pytest.skip(f"pip install 'edgessl[{extra}]'")
-    return request.param
+@pytest.fixture
+def engine(engine_name):
+    return engine_name
 
 
 def _night(bundle, state, engine, level, scenes):
