@@ -3,6 +3,10 @@
 A snapshot is one safetensors file `snapshot-NUMBER.safetensors`. It is written beside its name, flushed and renamed,
 and carries the SHA-256 of its own content, so that a reader can tell a whole one without trusting the file system. The
 newest few are kept; when none is whole, the learner starts from the factory's state.
+
+A folder is bounded: `RING` snapshots, and one more while it is written. Each holds at most the replay memory's budget
+(4 MiB by default), four times the tail's weights (trained, velocity, average, served) and a few hundred rows of
+statistics, whatever the number of frames.
 """
 
 from __future__ import annotations
@@ -11,9 +15,11 @@ import hashlib
 import json
 import os
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
+from types import TracebackType
 from typing import IO, Any
 
 import numpy as np
@@ -30,6 +36,7 @@ FORMAT = 1
 RING = 4  # snapshots kept: the newest, and three to fall back to
 _NAME = re.compile(r"snapshot-(\d{8})\.safetensors")
 _LOCK = ".lock"
+_FACTS = {"bundle", "space_id", "values"}  # besides the format, what every snapshot says
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,54 +54,104 @@ class Loaded:
     damaged: dict[str, str] = field(default_factory=dict)
 
 
+class Ring:
+    """Numbered snapshots in a folder that is there. Only one process may hold it; use it in a `with`, or close it.
+
+    Attributes:
+        next_number: Of the snapshot that is written next; no number is given twice.
+
+    Raises:
+        StateError: Another process holds the folder.
+        InputError: Nothing can be written there.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._lock = _lock(folder)
+        try:
+            for left in folder.glob(".snapshot-*.partial"):  # of a writer that was killed
+                left.unlink(missing_ok=True)
+            self.next_number = max((number for number, _ in self.files()), default=0) + 1
+        except BaseException:
+            self.close()
+            raise
+
+    def files(self) -> list[tuple[int, Path]]:
+        """Number and path of every snapshot, newest first."""
+        return snapshot_files(self.folder)
+
+    def write(self, tensors: Mapping[str, NDArray[Any]], values: Mapping[str, Any]) -> int:
+        """Write a snapshot and return its number. When this returns, it survives a power cut; the oldest ones go."""
+        number = self.next_number
+        text = json.dumps({**values, "number": number}, sort_keys=True)
+        arrays = {name: np.array(value, order="C") for name, value in tensors.items()}
+        content = save(arrays, {"state": text, "sha256": _digest(arrays, text)})
+        write_atomic(self.folder / f"snapshot-{number:08d}.safetensors", content)
+        self.next_number += 1
+        for _, old in self.files()[RING:]:
+            old.unlink(missing_ok=True)
+        sync_folder(self.folder)
+        return number
+
+    def clear(self) -> int:
+        """Remove every snapshot, and return how many there were.
+
+        The newest goes last: cut off before that, the folder still loads as it would have.
+        """
+        files = self.files()
+        for _, old in reversed(files):
+            old.unlink(missing_ok=True)
+            sync_folder(self.folder)
+        return len(files)
+
+    def close(self) -> None:
+        """Let another process have the folder."""
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
+
+    def __enter__(self) -> Ring:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
 class Store:
-    """The folder with the snapshots of one learner. Only one process may hold it.
+    """What one learner keeps of one bundle.
 
     Args:
         folder: Made when it is not there.
         bundle: Digest that names the bundle; a state of another one is refused.
         space_id: Of the bundle.
+        name: What people call the bundle; for messages only.
 
     Raises:
         StateError: Another process holds the folder.
         InputError: The folder cannot be made, or nothing can be written there.
     """
 
-    def __init__(self, folder: Path, *, bundle: str, space_id: str) -> None:
+    def __init__(self, folder: Path, *, bundle: str, space_id: str, name: str = "") -> None:
         self.folder = folder
         self._identity = {"bundle": bundle, "space_id": space_id}
+        self._name = name
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise InputError(f"{folder} cannot hold a state: {error}; choose another folder") from error
-        self._lock = _lock(folder)
-        try:
-            for left in folder.glob(".snapshot-*.partial"):  # of a writer that was killed
-                left.unlink(missing_ok=True)
-            self.next_number = max((number for number, _ in self._files()), default=0) + 1
-        except BaseException:
-            self.close()
-            raise
+        self._ring = Ring(folder)
+
+    @property
+    def next_number(self) -> int:
+        """Of the snapshot that `save` writes next."""
+        return self._ring.next_number
 
     def save(self, state: State) -> int:
         """Write a snapshot and return its number. When this returns, it survives a power cut."""
-        number = self.next_number
-        values = {
-            "format": FORMAT,
-            "edgessl": edgessl.__version__,
-            **self._identity,
-            "number": number,
-            "values": state.values,
-        }
-        text = json.dumps(values, sort_keys=True)
-        tensors = {name: np.array(value, order="C") for name, value in state.tensors.items()}
-        content = save(tensors, {"state": text, "sha256": _digest(tensors, text)})
-        write_atomic(self.folder / f"snapshot-{number:08d}.safetensors", content)
-        self.next_number += 1
-        for _, old in self._files()[RING:]:
-            old.unlink(missing_ok=True)
-        sync_folder(self.folder)
-        return number
+        facts = {"format": FORMAT, "edgessl": edgessl.__version__, **self._identity, "name": self._name}
+        return self._ring.write(state.tensors, {**facts, "values": state.values})
 
     def load(self) -> Loaded:
         """The newest whole snapshot, or the factory when there is none.
@@ -103,39 +160,54 @@ class Store:
             StateError: The newest whole snapshot belongs to another bundle or is of a newer format.
         """
         damaged: dict[str, str] = {}
-        for number, file in self._files():
+        for number, file in self._ring.files():
             try:
                 tensors, values = read_snapshot(file)
             except StateError as error:
                 damaged[file.name] = str(error)
                 continue
-            self._check(file, values)
+            check_format(file, values)
+            self._check_bundle(values)
             return Loaded(number=number, state=State(tensors=tensors, values=values["values"]), damaged=damaged)
         return Loaded(number=0, state=None, damaged=damaged)
 
     def close(self) -> None:
         """Let another process have the folder."""
-        if self._lock is not None:
-            self._lock.close()
-            self._lock = None
+        self._ring.close()
 
-    def _files(self) -> list[tuple[int, Path]]:
-        """Number and path of every snapshot, newest first."""
-        found = [(match, file) for file in self.folder.iterdir() if (match := _NAME.fullmatch(file.name))]
-        return sorted(((int(match[1]), file) for match, file in found), reverse=True)
-
-    def _check(self, file: Path, values: dict[str, Any]) -> None:
-        if values["format"] > FORMAT:
+    def _check_bundle(self, values: Mapping[str, Any]) -> None:
+        own = self._identity
+        if any(values[key] != wanted for key, wanted in own.items()):
             raise StateError(
-                f"{file} has format {values['format']}; this edgessl {edgessl.__version__} reads up to {FORMAT}. "
-                "Type: pip install -U edgessl"
+                f"{self.folder} was learned by another bundle, {_called(values)}; this one is "
+                f"{_called(own | {'name': self._name})}. What was learned does not carry over: give this bundle a folder "
+                f"of its own, such as --state {self.folder}-{own['bundle'][:8]}, or forget what was learned, with "
+                f"edgessl state reset {self.folder}"
             )
-        for key, wanted in self._identity.items():
-            if values[key] != wanted:
-                raise StateError(
-                    f"{self.folder} was learned by another bundle ({key.replace('_', ' ')} {str(values[key])[:12]}, "
-                    f"this one has {wanted[:12]}); give each bundle its own --state folder"
-                )
+
+
+def is_state(folder: Path) -> bool:
+    """Whether a learner has had this folder."""
+    return folder.is_dir() and ((folder / _LOCK).is_file() or bool(snapshot_files(folder)))
+
+
+def snapshot_files(folder: Path) -> list[tuple[int, Path]]:
+    """Number and path of every snapshot, newest first."""
+    found = [(match, file) for file in folder.iterdir() if (match := _NAME.fullmatch(file.name))]
+    return sorted(((int(match[1]), file) for match, file in found), reverse=True)
+
+
+def check_format(file: Path, values: Mapping[str, Any]) -> None:
+    """Refuse what a newer edgessl wrote.
+
+    Raises:
+        StateError: It did.
+    """
+    if values["format"] > FORMAT:
+        raise StateError(
+            f"{file} has format {values['format']}; this edgessl {edgessl.__version__} reads up to {FORMAT}. "
+            "Type: pip install -U edgessl"
+        )
 
 
 def read_snapshot(file: Path) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
@@ -150,12 +222,17 @@ def read_snapshot(file: Path) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
             tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 (it is no mapping)
         text, digest = header["state"], header["sha256"]
         values = json.loads(text)
-        whole = digest == _digest(tensors, text) and isinstance(values["format"], int)
+        whole = digest == _digest(tensors, text) and isinstance(values["format"], int) and values.keys() >= _FACTS
     except (SafetensorError, AttributeError, OSError, KeyError, ValueError, TypeError) as error:
         raise StateError(f"{file} is damaged: {error!r}") from error
     if not whole:
         raise StateError(f"{file} is damaged: its digest is not that of its content")
     return tensors, dict(values)
+
+
+def _called(values: Mapping[str, Any]) -> str:
+    name = str(values.get("name") or "unnamed")
+    return f"{name} (manifest {str(values['bundle'])[:12]}, space {values['space_id']})"
 
 
 def _digest(tensors: dict[str, NDArray[Any]], text: str) -> str:
@@ -180,5 +257,7 @@ def _lock(folder: Path) -> IO[bytes] | None:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
         file.close()
-        raise StateError(f"{folder} is in use by another process; stop it, or choose another state folder") from error
+        raise StateError(
+            f"{folder} is in use by another process; stop it first, or choose another state folder"
+        ) from error
     return file

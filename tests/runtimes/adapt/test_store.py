@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
+
 import numpy as np
 import pytest
 
 from edgessl.errors import InputError, StateError
+from edgessl.runtimes.adapt.adaptation import LearnerConfig
+from edgessl.runtimes.adapt.memory import MemoryConfig
 from edgessl.runtimes.adapt.state import State
-from edgessl.runtimes.adapt.store import RING, Store
+from edgessl.runtimes.adapt.store import RING, Ring, Store
 
 BIG = 2**127 + 1  # a generator's state has integers of 128 bits
 
@@ -88,6 +92,60 @@ def test_a_state_of_another_bundle_is_refused(store, other):
     opened.close()
 
 
+def test_the_refusal_names_both_bundles_and_what_to_type(tmp_path):
+    folder = tmp_path / "state"
+    old = Store(folder, bundle="a" * 64, space_id="tiny-6", name="robot.edgessl")
+    old.save(state(1))
+    old.close()
+    new = Store(folder, bundle="b" * 64, space_id="tiny-6", name="newer.edgessl")
+    with pytest.raises(StateError) as told:
+        new.load()
+    new.close()
+    for part in (f"robot.edgessl (manifest {'a' * 12}, ", f"newer.edgessl (manifest {'b' * 12}, ", "space tiny-6"):
+        assert part in str(told.value)
+    assert f"edgessl state reset {folder}" in str(told.value)
+    assert f"--state {folder}-{'b' * 8}" in str(told.value)
+    again = Store(folder, bundle="a" * 64, space_id="tiny-6", name="renamed.edgessl")  # a name is no identity
+    assert again.load().number == 1
+    again.close()
+
+
+def test_a_disk_that_is_full_leaves_the_old_ones(store):
+    limits = pytest.importorskip("resource", reason="Windows cannot limit the size of a file")
+    for number in range(1, RING + 2):
+        store.save(state(number))
+    before = {file.name: file.read_bytes() for file in store.folder.iterdir()}
+    now = limits.getrlimit(limits.RLIMIT_FSIZE)
+    limits.setrlimit(limits.RLIMIT_FSIZE, (1000, now[1]))  # the write fails in its middle, as on a full disk
+    try:
+        with pytest.raises(OSError, match="too large"):
+            store.save(state(5000))
+    finally:
+        limits.setrlimit(limits.RLIMIT_FSIZE, now)
+    assert {file.name: file.read_bytes() for file in store.folder.iterdir()} == before
+    assert store.load().number == RING + 1
+    assert store.save(state(5000)) == RING + 2
+
+
+def test_a_folder_takes_its_ring_of_memory_and_four_times_the_weights(encoder, tmp_path, scenes):
+    config = LearnerConfig(memory=MemoryConfig(budget_bytes=20_000, novelty=0.0), snapshot_every=16)
+    with encoder.learner(tmp_path / "state", level="tail", config=config) as learner:
+        learner.observe(scenes(300, 6, np.array([40, 35, 30])))
+    files = list((tmp_path / "state").glob("*.safetensors"))
+    assert len(files) == RING
+    weights = sum(value.nbytes for value in encoder.bundle.tensors("weights").values())
+    statistics = 200 * 8 * len(encoder.bundle.tensors("source")["drift.whiten"])  # windows of frames and of votes
+    bound = RING * (20_000 + 4 * weights + statistics + 16_000)
+    assert 16_000 < sum(file.stat().st_size for file in files) <= bound
+
+
+@pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="needs a user that may be refused")
+def test_a_folder_that_cannot_be_written_is_refused_by_name(tmp_path):
+    (tmp_path / "state").mkdir(mode=0o500)
+    with pytest.raises(InputError, match="choose another folder"):
+        Store(tmp_path / "state", bundle="a" * 64, space_id="tiny-6")
+
+
 def test_only_one_process_may_hold_it(store):
     with pytest.raises(StateError, match="in use"):
         Store(store.folder, bundle="a" * 64, space_id="tiny-6")
@@ -103,7 +161,7 @@ def test_a_folder_that_cannot_be_read_is_let_go(tmp_path, monkeypatch):
     def unreadable(_):
         raise PermissionError("no")
 
-    monkeypatch.setattr(Store, "_files", unreadable)
+    monkeypatch.setattr(Ring, "files", unreadable)
     with pytest.raises(PermissionError):
         Store(tmp_path / "state", bundle="a" * 64, space_id="tiny-6")
     monkeypatch.undo()
