@@ -127,7 +127,7 @@ def elastic_transform(alpha: float, sigma: float, jitter: float, x: Images, rng:
     waves = SIDE * alpha * ndimage.gaussian_filter(waves, (0, 0, SIDE * sigma, SIDE * sigma), truncate=3.0)
     grid = np.stack(np.broadcast_arrays(*np.ix_(np.arange(SIDE), np.arange(SIDE)), 1.0), -1)  # (row, column, 1)
     points = (grid + np.moveaxis(np.concatenate([waves, 0 * waves[:1]]), 0, -1)) @ back[:, None]  # (n, 32, 32, 2)
-    return _sampled(x, points[..., 0], points[..., 1])
+    return sampled(x, points[..., 0], points[..., 1])
 
 
 def spatter(
@@ -206,6 +206,17 @@ def plasma(count: int, decay: float, rng: Generator) -> Images:
     return heights / heights.max((1, 2), keepdims=True)
 
 
+def sampled(x: Images, rows: NDArray[np.float64], columns: NDArray[np.float64]) -> Images:
+    """Pixels at fractional places `(n, 32, 32)`, bilinear, mirrored at the border."""
+    last, frame = SIDE - 1, _frame(x)
+    rows, columns = (last - np.abs(last - at % (2 * last)) for at in (rows, columns))
+    top, left = (np.minimum(at.astype(int), last - 1) for at in (rows, columns))
+    down, right = ((at - low)[..., None].astype(np.float32) for at, low in ((rows, top), (columns, left)))
+    upper = x[frame, top, left] * (1 - right) + x[frame, top, left + 1] * right
+    lower = x[frame, top + 1, left] * (1 - right) + x[frame, top + 1, left + 1] * right
+    return upper * (1 - down) + lower * down
+
+
 def _each(x: Images, change: Callable[[Image.Image], Image.Image]) -> Images:
     return np.stack(
         [np.asarray(change(Image.fromarray(frame)), np.float32) / 255 for frame in np.rint(x * 255).astype(np.uint8)]
@@ -227,17 +238,6 @@ def _along(x: Images, degrees: NDArray[np.float64], weights: NDArray[np.float64]
         columns = (line + np.rint(step * np.cos(turn)).astype(int)).clip(0, SIDE - 1)
         blurred += np.float32(weight) * x[_frame(x), rows[:, :, None], columns[:, None]]
     return blurred
-
-
-def _sampled(x: Images, rows: NDArray[np.float64], columns: NDArray[np.float64]) -> Images:
-    """Pixels at fractional places `(n, 32, 32)`, bilinear, mirrored at the border."""
-    last, frame = SIDE - 1, _frame(x)
-    rows, columns = (last - np.abs(last - at % (2 * last)) for at in (rows, columns))
-    top, left = (np.minimum(at.astype(int), last - 1) for at in (rows, columns))
-    down, right = ((at - low)[..., None].astype(np.float32) for at, low in ((rows, top), (columns, left)))
-    upper = x[frame, top, left] * (1 - right) + x[frame, top, left + 1] * right
-    lower = x[frame, top + 1, left] * (1 - right) + x[frame, top + 1, left + 1] * right
-    return upper * (1 - down) + lower * down
 
 
 def _frame(x: Images) -> NDArray[np.int64]:
