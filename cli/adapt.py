@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from itertools import combinations
 from pathlib import Path
 from typing import Annotated
 
@@ -28,6 +29,7 @@ def adapt(
     log: Annotated[
         Path | None, typer.Option(help="Write what was learned and refused, one JSON object a line.")
     ] = None,
+    plot: Annotated[Path | None, typer.Option(help="Draw the same over the frames, as an .svg file.")] = None,
     engine: EngineName = "auto",
     precision: Precision = "auto",
     batch: Annotated[int, typer.Option(help="Samples per observation.")] = 32,
@@ -40,15 +42,20 @@ def adapt(
     """Embed every sample of SOURCE, and learn from them.
 
     Samples are taken in order, and nothing is learned until the guard sees a shift. OUTPUT is written as
-    `edgessl embed` writes it. A state that is there is gone on with; --overwrite replaces OUTPUT and the
-    log, never the state.
+    `edgessl embed` writes it. A state that is there is gone on with; --overwrite replaces OUTPUT, the log and
+    the drawing, never the state.
     """
-    _refuse_same(state, bundle, source, output, log)
+    _refuse_same(state, bundle, source, {"-o": output, "--log": log, "--plot": plot})
     if level not in (known := ("auto", *LEVELS, *LEVELS.values())):
         raise UnknownNameError("level", level, known)
     refuse_existing(output, overwrite=overwrite, file="-o vectors.npz")
     if log is not None:
         refuse_existing(log, overwrite=overwrite, file="--log events.jsonl")
+    from edgessl.runtimes.adapt.drawing import refuse_plot, write_plot
+    from edgessl.runtimes.adapt.history import history_of
+
+    if plot is not None:
+        refuse_plot(plot, overwrite=overwrite, option="--plot")
     from edgessl.runtimes.encoder import open_encoder
     from edgessl.runtimes.vectors import vectors_of, write_events, write_vectors
     from edgessl.sources import open_source
@@ -64,7 +71,10 @@ def adapt(
         write_vectors(output, found, encoder.space_id)
         if log is not None:
             write_events(log, events)
-        facts = {"output": str(output), "state": str(state)} | encoder.info() | found.counts() | {"events": events}
+        if plot is not None:
+            write_plot(plot, history_of(events), title=f"{bundle.resolve().name}, {state.resolve().name}")
+        written = {"output": str(output), "state": str(state), "plot": str(plot) if plot else None}
+        facts = written | encoder.info() | found.counts() | {"events": events}
     talk_about(found)
     kinds = Counter(str(event["kind"]) for event in events)
     told = ", ".join(f"{count} {kind}" for kind, count in kinds.items()) or "none"
@@ -72,15 +82,16 @@ def adapt(
     result(facts, text, as_json=as_json)
 
 
-def _refuse_same(state: Path, bundle: Path, source: str, output: Path, log: Path | None) -> None:
+def _refuse_same(state: Path, bundle: Path, source: str, written: dict[str, Path | None]) -> None:
     """One path for two things would lose one of them."""
     from edgessl.bundle import MANIFEST
 
-    if log is not None and log.resolve() == output.resolve():
-        raise InputError(f"{output} is both -o and --log; give the log another name, such as --log events.jsonl")
-    taken = {"the bundle": bundle, "SOURCE": Path(source).expanduser(), "-o": output, "--log": log}
-    for what, path in taken.items():
-        if path is not None and path.resolve() == state.resolve():
+    given = {option: path for option, path in written.items() if path is not None}
+    for (one, path), (other, same) in combinations(given.items(), 2):
+        if path.resolve() == same.resolve():
+            raise InputError(f"{path} is both {one} and {other}; give {other} another name")
+    for what, path in {"the bundle": bundle, "SOURCE": Path(source).expanduser(), **given}.items():
+        if path.resolve() == state.resolve():
             raise InputError(f"--state {state} is {what}; give a folder of its own, such as --state state")
     if (state / MANIFEST).is_file():
         raise InputError(f"--state {state} is a bundle; give a folder of its own, such as --state state")

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 import edgessl
 from edgessl.cli import (
@@ -23,11 +24,12 @@ from edgessl.cli import (
     pretrain,
     recipes,
     sign,
+    state,
     verify,
 )
 from edgessl.cli.failures import guarded
 
-#: name -> (function, example that stands at the end of its help), in the order of use
+#: name -> (function, example that stands at the end of its help), in the order of use; `GROUP NAME` in a group
 COMMANDS: dict[str, tuple[Callable[..., None], str]] = {
     "recipes": (recipes.recipes, recipes.EXAMPLE),
     "pretrain": (pretrain.pretrain, pretrain.EXAMPLE),
@@ -43,21 +45,42 @@ COMMANDS: dict[str, tuple[Callable[..., None], str]] = {
     "doctor": (doctor.doctor, doctor.EXAMPLE),
     "embed": (embed.embed, embed.EXAMPLE),
     "adapt": (adapt.adapt, adapt.EXAMPLE),
+    "state list": (state.list_, state.LIST),
+    "state rollback": (state.rollback, state.ROLLBACK),
+    "state reset": (state.reset, state.RESET),
+    "state plot": (state.plot, state.PLOT),
     "demo": (demo.demo, demo.EXAMPLE),
 }
+
+#: group -> what its commands are for
+GROUPS = {"state": "Look at what was learned, and go back."}
+
+
+class _InOrder(TyperGroup):
+    """Lists groups where their commands stand in the table; typer would list them before every command."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        names = dict.fromkeys(name.partition(" ")[0] for name in COMMANDS)
+        return [name for name in names if name in self.commands]
+
 
 # Plain help: it starts faster, and an example can be copied out of it.
 app = typer.Typer(
     name="edgessl",
+    cls=_InOrder,
     add_completion=False,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120},
 )
+_groups = {"": app} | {name: typer.Typer(no_args_is_help=True, rich_markup_mode=None) for name in GROUPS}
+for _name, _about in GROUPS.items():
+    app.add_typer(_groups[_name], name=_name, help=_about)
 for _name, (_function, _example) in COMMANDS.items():
+    _group, _, _word = _name.rpartition(" ")
     # \b keeps the lines as they are.
-    app.command(_name, epilog=f"\b\nExample:\n  {_example}")(guarded(_name, _function))
+    _groups[_group].command(_word, epilog=f"\b\nExample:\n  {_example}")(guarded(_name, _function))
 
 
 def _version(asked: bool) -> None:
