@@ -59,13 +59,13 @@ def reset(
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Remove every snapshot, so that the factory's encoder serves again.
+    """Remove every snapshot: the factory's encoder serves again.
 
     What was learned is lost. Any bundle may use the folder from then on.
     """
     from edgessl.runtimes.adapt.snapshots import reset as remove
 
-    if not yes and not _agreed(f"remove every snapshot in {state}? What was learned is lost"):
+    if not yes and not _agreed(state):
         talk("nothing was removed")
         raise typer.Exit(1)
     count = remove(state)
@@ -100,7 +100,8 @@ def _line(row: dict[str, Any]) -> dict[str, Any]:
     return shown | {"manifest": row["bundle"] and row["bundle"][:12], "space": row["space_id"]}
 
 
-def _agreed(question: str) -> bool:
+def _agreed(state: Path) -> bool:
+    told = f"{state} loses every snapshot, and with them what was learned"
     if not sys.stdin.isatty():
-        raise InputError(f"{question}; nobody is there to be asked: add --yes")
-    return typer.confirm(question, err=True)
+        raise InputError(f"{told}; add --yes if that is meant")
+    return typer.confirm(f"{told}. Go on?", err=True)

@@ -40,6 +40,7 @@ _COLOURS = {
     "snapshot": "#2166a5",
     "rolled back": "#b3261e",
     "quarantined": "#8a6d1b",
+    "restart": "#63666b",
     "trouble": "#b3261e",
     "other": "#63666b",
 }

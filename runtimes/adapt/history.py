@@ -27,13 +27,13 @@ LANES: dict[str, tuple[str, ...]] = {
     "snapshot": ("snapshot",),
     "rolled back": ("rollback", "frozen"),
     "quarantined": ("quarantined",),
+    "restart": ("open",),
     "trouble": ("failed", "snapshot_failed", "snapshot_skipped", "damaged"),
 }
 OTHER = "other"
 QUALITY = ("spread", "rank")  # of `watch` events
 
 _LONGEST = 240  # characters of a mark's text
-_CURVES = ("watch", "open")  # kinds that are no decision
 _LANE_OF = {kind: lane for lane, kinds in LANES.items() for kind in kinds}
 
 #: frame and value, in order; a value that is not a number breaks the curve
@@ -92,7 +92,7 @@ def read_events(path: Path) -> list[dict[str, Any]]:
         InputError: It cannot be read, holds none, or a line is no event.
     """
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path} cannot be read: {error}; give a file that edgessl adapt --log wrote") from error
     events = [_event(path, number, line) for number, line in enumerate(lines, 1) if line.strip()]
@@ -108,9 +108,10 @@ def history_of(events: Sequence[Mapping[str, Any]]) -> History:
         events: At least one, each with `kind` and `frame`, in the order in which they happened.
     """
     marks: dict[str, list[Mark]] = {}
-    for index, event in enumerate(events):
+    for event in events:
         kind = str(event["kind"])
-        if kind not in _CURVES or (kind == "open" and index > 0 and event["frame"] > events[0]["frame"]):
+        began = kind == "open" and event["frame"] <= events[0]["frame"]  # the first opening is no restart
+        if kind != "watch" and not began:
             lane = _LANE_OF.get(kind, OTHER)
             marks.setdefault(lane, []).append(Mark(frame=int(event["frame"]), kind=kind, text=_told(event)))
     frames = [int(event["frame"]) for event in events]

@@ -36,7 +36,7 @@ FORMAT = 1
 RING = 4  # snapshots kept: the newest, and three to fall back to
 _NAME = re.compile(r"snapshot-(\d{8})\.safetensors")
 _LOCK = ".lock"
-_FACTS = {"bundle", "space_id", "values"}  # besides the format, what every snapshot says
+_FACTS = {"format": int, "bundle": str, "space_id": str, "values": dict}  # what every snapshot says
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -222,7 +222,7 @@ def read_snapshot(file: Path) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
             tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 (it is no mapping)
         text, digest = header["state"], header["sha256"]
         values = json.loads(text)
-        whole = digest == _digest(tensors, text) and isinstance(values["format"], int) and values.keys() >= _FACTS
+        whole = digest == _digest(tensors, text) and all(isinstance(values[key], of) for key, of in _FACTS.items())
     except (SafetensorError, AttributeError, OSError, KeyError, ValueError, TypeError) as error:
         raise StateError(f"{file} is damaged: {error!r}") from error
     if not whole:
@@ -231,8 +231,8 @@ def read_snapshot(file: Path) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
 
 
 def _called(values: Mapping[str, Any]) -> str:
-    name = str(values.get("name") or "unnamed")
-    return f"{name} (manifest {str(values['bundle'])[:12]}, space {values['space_id']})"
+    name, identity = values.get("name"), f"manifest {str(values['bundle'])[:12]}, space {values['space_id']}"
+    return f"{name} ({identity})" if name else identity
 
 
 def _digest(tensors: dict[str, NDArray[Any]], text: str) -> str:

@@ -65,6 +65,18 @@ def test_damaged_snapshots_are_skipped_and_named(store, harm):
     assert sorted(loaded.damaged) == ["snapshot-00000002.safetensors", "snapshot-00000003.safetensors"]
 
 
+@pytest.mark.parametrize("values", [{}, {"format": "1"}, {"values": [3]}, {"bundle": None}])
+def test_a_snapshot_that_lacks_its_facts_is_damaged_though_its_digest_is_right(tmp_path, values):
+    whole = {"format": 1, "bundle": "a" * 64, "space_id": "tiny-6", "values": {"count": 1}}
+    with Ring(tmp_path) as ring:
+        ring.write({}, whole)
+        ring.write({}, {**whole, **values} if values else {})
+    opened = Store(tmp_path, bundle="a" * 64, space_id="tiny-6")
+    loaded = opened.load()
+    opened.close()
+    assert (loaded.number, list(loaded.damaged)) == (1, ["snapshot-00000002.safetensors"])
+
+
 def test_a_damaged_number_is_not_used_again(tmp_path, store):
     store.save(state(1))
     (store.folder / "snapshot-00000009.safetensors").write_bytes(b"half")
