@@ -108,4 +108,5 @@ def cifar10(folder: Path, split: str, count: int) -> tuple[Frames, NDArray[np.in
     from pretrain_cifar10 import cifar10 as source_of
 
     source = source_of(folder / "cifar10" / "cifar10.npz", split, count)
-    return source.read(range(count))[1], source.labels
+    # A source numbers the classes that it has; the file's own numbers hold for any count and either split.
+    return source.read(range(count))[1], np.array(source.classes, np.int64)[source.labels]

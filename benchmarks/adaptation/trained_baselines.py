@@ -12,7 +12,7 @@ from torch import Tensor
 
 from edgessl.blocks.views import ViewConfig, random_view
 from edgessl.encoders.base import EncoderModule, unit_rows
-from edgessl.export.objectives import Source, vicreg
+from edgessl.export.objectives import Source, objective
 from edgessl.export.split import split_encoder
 
 #: CoTTA's augmentations, as near as our views come: its shift of 1/16 is that of a crop, its hue a tint.
@@ -139,10 +139,10 @@ class CoTTA:
 class TailFineTune:
     """The same tail as on the device, fine-tuned in PyTorch on the stream and nothing else: no memory, no guard.
 
-    The loss is VICReg (arXiv:2105.04906) on two views of each frame, whitened with the source's statistics, plus the
-    distance of each view from the frame's embedding at the factory. Batch norms are folded, as they are for export.
-    Frames are collected until there are `batch` of them, then one step of SGD is taken; what is served was embedded
-    before the steps that its batch sets off.
+    The loss is an objective of the device's own on two views of each frame, by default VICReg (arXiv:2105.04906)
+    whitened with the source's statistics, plus the distance of each view from the frame's embedding at the factory.
+    Batch norms are folded, as they are for export. Frames are collected until there are `batch` of them, then one step
+    of SGD is taken; what is served was embedded before the steps that its batch sets off.
 
     Args:
         encoder: Any that can be split.
@@ -150,13 +150,12 @@ class TailFineTune:
         source: Clean frames, unlabelled, for the source's mean and spread.
         seed: Of the views.
         views: How the two views differ from the frame.
+        loss: A key of `edgessl.export.objectives.OBJECTIVES`.
         lr: Of SGD.
         momentum: Of SGD.
         batch: Frames of a step.
         distill: Weight of the distance from the factory's embedding.
     """
-
-    name = "tail fine-tuning"
 
     def __init__(
         self,
@@ -166,17 +165,19 @@ class TailFineTune:
         source: Frames,
         seed: int,
         views: ViewConfig,
+        loss: str = "vicreg",
         lr: float = 0.01,
         momentum: float = 0.9,
         batch: int = 32,
         distill: float = 1.0,
     ) -> None:
+        self.name = f"tail fine-tuning, {loss}"
         self.logits: NDArray[np.float32] | None = None
         split = split_encoder(encoder)
         self._encoder, self._tail = split.encoder, split.tail
         self._factory = copy.deepcopy(self._tail)
         self._head = Net(encoder, head).head
-        self._views, self._batch, self._distill = views, batch, distill
+        self._objective, self._views, self._batch, self._distill = objective(loss), views, batch, distill
         self._generator = torch.Generator().manual_seed(seed)
         with torch.no_grad():
             clean = torch.cat([self._tail(self._latents(prepared(encoder, part))) for part in parts(source)])
@@ -208,7 +209,7 @@ class TailFineTune:
 
     def _loss(self, a: Tensor, b: Tensor, wanted: Tensor) -> Tensor:
         away = sum(1 - (view * wanted).sum(1).mean() for view in (a, b)) / 2
-        return sum(vicreg(a, b, self._source).values()) + self._distill * away
+        return sum(self._objective(a, b, self._source).values()) + self._distill * away
 
     def _latents(self, images: Tensor) -> Tensor:
         latents = self._encoder.normalize(images)

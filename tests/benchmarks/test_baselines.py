@@ -315,20 +315,27 @@ def test_how_the_stream_is_batched_does_not_change_the_steps(encoder, source):
     assert all(np.array_equal(first[name], second[name]) for name in first)
 
 
-def test_the_tails_loss_is_vicreg_on_whitened_views_and_the_distance_from_the_factory(encoder, source):
-    tuned = tail_of(encoder, source, distill=2.0)
+@pytest.mark.parametrize("name", ["vicreg", "align"])
+def test_the_tails_loss_is_the_objective_and_the_distance_from_the_factory(encoder, source, name):
+    tuned = tail_of(encoder, source, distill=2.0, loss=name)
     a, b, wanted = (unit(each) for each in np.random.default_rng(0).normal(size=(3, 9, 7)))
     clean = unit(features_of(encoder, source))
-    whitened = [(each - clean.mean(0)) / clean.std(0) for each in (a, b)]
-    loss = ((whitened[0] - whitened[1]) ** 2).mean()
-    for each in whitened:
-        covariance = np.cov(each, rowvar=False)
-        loss += np.maximum(0, 1 - np.sqrt(each.var(0, ddof=1) + 1e-4)).mean() / 2
-        loss += (covariance[~np.eye(7, dtype=bool)] ** 2).sum() / 7 / 25
-
+    mean, std = clean.mean(0), clean.std(0)
+    if name == "vicreg":
+        a_white, b_white = ((each - mean) / std for each in (a, b))
+        loss = ((a_white - b_white) ** 2).mean()
+        for each in (a_white, b_white):
+            covariance = np.cov(each, rowvar=False)
+            loss += np.maximum(0, 1 - np.sqrt(each.var(0, ddof=1) + 1e-4)).mean() / 2
+            loss += (covariance[~np.eye(7, dtype=bool)] ** 2).sum() / 7 / 25
+    else:
+        both = np.concatenate([a, b])
+        loss = 1 - (a * b).sum(1).mean()
+        loss += (((both.mean(0) - mean) / std) ** 2).mean() + (((both.std(0) - std) / std) ** 2).mean()
     loss += 2.0 * (1 - ((a * wanted).sum(1).mean() + (b * wanted).sum(1).mean()) / 2)
     found = tuned._loss(*(torch.tensor(each, dtype=torch.float32) for each in (a, b, wanted)))
     assert_allclose(float(found), loss, rtol=1e-3)
+    assert tuned.name == f"tail fine-tuning, {name}"
 
 
 def test_the_tail_steps_by_sgd_with_momentum(encoder, source):

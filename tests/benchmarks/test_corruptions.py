@@ -8,7 +8,7 @@ import io
 import numpy as np
 import pytest
 from corruption_kinds import disk_kernel, line_weights, plasma
-from corruptions import BENCHMARK, EXTRA, corrupt
+from corruptions import BENCHMARK, EXTRA, cifar10, corrupt
 from numpy.testing import assert_allclose
 from PIL import Image
 from scipy import ndimage
@@ -237,3 +237,21 @@ def test_elastic_moves_little_and_its_waves_stay_in_bounds():
         ] / 6
         assert np.abs(moved[..., :2].mean((0, 1, 2))).max() < 0.5  # no way is preferred
         assert 0.2 < np.abs(moved).mean() < 32 * (alpha + jitter)
+
+
+@pytest.mark.slow  # the loader's own imports
+def test_the_first_frames_of_a_split_come_with_their_labels(tmp_path, scenes):
+    files = []
+    for frame in scenes[:4]:
+        file = io.BytesIO()
+        Image.fromarray(frame).save(file, "JPEG", quality=95)
+        files.append(file.getvalue())
+    packed = np.frombuffer(b"".join(files), np.uint8)
+    (tmp_path / "cifar10").mkdir()
+    labels = np.array([7, 3, 7, 1], np.uint8)
+    offsets = np.cumsum([0, *map(len, files)])
+    np.savez(tmp_path / "cifar10" / "cifar10.npz", jpeg_test=packed, off_test=offsets, y_test=labels)
+    frames, found = cifar10(tmp_path, "test", 3)
+    assert np.array_equal(frames[2], Image.open(io.BytesIO(files[2])))
+    assert (frames.shape, frames.dtype, found.dtype) == ((3, 32, 32, 3), np.uint8, np.int64)
+    assert np.array_equal(found, labels[:3])
