@@ -132,6 +132,13 @@ def check_facts(manifest: dict[str, Any]) -> None:
     _table(_table(manifest, "provenance"), "checkpoint")
     for port in split.get("ports", []):
         size_of("channels", port["channels"])
+    for file, ports in _table(split, "folds").items():
+        if len(ports) != len(split["ports"]):
+            raise ValueError(f"folds of {file} are {len(ports)}, of {len(split['ports'])} ports")
+        for port in ports:
+            names = [*port["scaled"], port["bias"], port["steps"]]
+            if not all(isinstance(name, str) for name in names) or not port["bias"] or not port["scaled"]:
+                raise TypeError(f"folds of {file} name {names!r}")
     for size in split.get("latent", []):
         size_of("latent", size)
     if size_of("channel_axis", split.get("channel_axis", 1)) > len(split.get("latent", [1])):

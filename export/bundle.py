@@ -21,6 +21,7 @@ from edgessl.export.calibrate import observe, spread
 from edgessl.export.config import ExportConfig
 from edgessl.export.draft import Draft, failures
 from edgessl.export.facts import manifest_of
+from edgessl.export.fold import record_fold
 from edgessl.export.graphs import Graphs, traced
 from edgessl.export.lint import lint
 from edgessl.export.make import Maker
@@ -151,6 +152,7 @@ def _write_fp32(draft: Draft, graphs: Graphs, split: Split, samples: Samples) ->
         raise GateError(f"the exported graphs do not compute what PyTorch does: {reason}")
     draft.accept(files, rows, vectors)
     check_ports(split, draft)
+    record_fold(draft, graphs, graphs.encoder, files, ENGINE)
 
 
 def _ranges(

@@ -15,6 +15,7 @@ from edgessl.errors import EngineError, GateError
 from edgessl.export.calibrate import Ranges
 from edgessl.export.config import ExportConfig
 from edgessl.export.draft import Draft, Floats, judged_or_reason
+from edgessl.export.fold import record_fold
 from edgessl.export.graphs import Graphs
 from edgessl.export.ladder import Attempt, descend, layers_of, where, write
 from edgessl.export.layers import Layers
@@ -80,6 +81,9 @@ class Maker:
         tried = f"{target.engine} {precision}"
         if not reason:
             self.draft.accept(made.files, made.rows, made.vectors)
+            if target.here:
+                form = self._forms[target.placement.name].encoder if precision == "int8" else self.graphs.encoder
+                record_fold(self.draft, self.graphs, form, made.files, target.engine)
             return
         self.say(f"{tried} left out: {reason}")
         self.draft.reject(made.files, tried, reason)

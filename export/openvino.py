@@ -13,6 +13,8 @@ if "openvino_telemetry" not in sys.modules:
 import openvino
 
 from edgessl.errors import EngineError
+from edgessl.runtimes.engines.openvino import shared_core
+from edgessl.runtimes.fold import PortConstants
 
 _COUNTED = re.compile(r"[A-Z][A-Za-z0-9]*_\d+")  # `Reshape_10359`: OpenVINO's name for what has none
 
@@ -50,3 +52,40 @@ def _forget_this_run(model: Any) -> None:
     for place, node in enumerate(model.get_ordered_ops()):
         if _COUNTED.fullmatch(node.get_friendly_name()):
             node.set_friendly_name(f"{node.get_type_name()}.{place}")
+
+
+def port_constants(xml: Path, names: list[str]) -> list[PortConstants]:
+    """What convolutions of an IR compute with, in float or rounded; nothing where one has something else.
+
+    Args:
+        xml: The graph, its weights beside it.
+        names: Of the convolutions in the ONNX graph; OpenVINO calls the sum with the bias so.
+    """
+    model = shared_core().read_model(xml)
+    nodes = {node.get_friendly_name(): node for node in model.get_ordered_ops()}
+    found = []
+    for name in names:
+        product, bias = _operands(nodes.get(name), "Add")
+        _, weight = _operands(product, "Convolution", "GroupConvolution")
+        while weight is not None and weight.get_type_name() == "Reshape":
+            weight = weight.input_value(0).get_node()
+        if weight is not None and weight.get_type_name() == "Multiply":
+            weight = weight.input_value(1).get_node()
+        if not all(node is not None and _is_float_constant(node) for node in (weight, bias)):
+            return []
+        found.append(PortConstants(scaled=(weight.get_friendly_name(),), bias=bias.get_friendly_name()))
+    return found
+
+
+def _operands(node: Any, *kinds: str) -> tuple[Any, Any]:
+    if node is None or node.get_type_name() not in kinds:
+        return None, None
+    return node.input_value(0).get_node(), node.input_value(1).get_node()
+
+
+def _is_float_constant(node: Any) -> bool:
+    return bool(
+        node.get_type_name() == "Constant"
+        and node.get_element_type().get_type_name() == "f32"
+        and len(node.output(0).get_target_inputs()) == 1
+    )

@@ -31,6 +31,7 @@ class Encoder:
         engine: A key of `ENGINES`.
         precision: `fp32` or `int8`.
         threads: Threads per run; 0 lets the engine choose.
+        constants: Of the graph, name -> the value that stands in place of the factory's.
 
     Attributes:
         bundle: What was opened.
@@ -39,12 +40,15 @@ class Encoder:
         threads: As given.
     """
 
-    def __init__(self, bundle: Bundle, *, engine: str, precision: str, threads: int = 0) -> None:
+    def __init__(
+        self, bundle: Bundle, *, engine: str, precision: str, threads: int = 0, constants: Arrays | None = None
+    ) -> None:
         self.bundle = bundle
         self.engine = engine
         self.precision = precision
         self.threads = threads
-        self._graph = open_engine(engine, graph_for(bundle, "encoder", precision, engine), threads=threads)
+        graph = graph_for(bundle, "encoder", precision, engine)
+        self._graph = open_engine(engine, graph, threads=threads, constants=constants)
         self._closed = False
 
     @property

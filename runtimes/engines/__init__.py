@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 
 from edgessl.errors import MissingExtraError, UnknownNameError
 from edgessl.runtimes.engines.base import Arrays, Engine, TensorInfo
+from edgessl.runtimes.patch import constants_of, with_weights
 
-__all__ = ["ENGINES", "Arrays", "Engine", "TensorInfo", "open_engine"]
+__all__ = ["ENGINES", "Arrays", "Engine", "TensorInfo", "open_engine", "read_constants"]
 
 #: name -> (module, class, package to import, extra to install, where one brings it)
 ENGINES = {
@@ -18,26 +21,53 @@ ENGINES = {
 }
 
 
-def open_engine(name: str, graph: Path | bytes, *, threads: int = 0) -> Engine:
-    """Open an ONNX graph with the named engine.
+def open_engine(name: str, graph: Path | bytes, *, threads: int = 0, constants: Arrays | None = None) -> Engine:
+    """Open a graph with the named engine.
 
     Args:
         name: A key of `ENGINES`.
-        graph: The ONNX file, or its content.
+        graph: The ONNX file, or its content, or a file of the engine's own.
         threads: Threads per run; 0 lets the engine choose.
+        constants: Name -> the value that stands in place of the file's, of the same type and shape.
 
     Raises:
         UnknownNameError: There is no engine of that name.
         MissingExtraError: The engine's package is not installed.
         EngineError: The engine cannot load the graph.
+        BundleError: A constant is not there, or is another one.
     """
+    module, own = _module(name), {}
+    if constants and _is_onnx(graph):
+        graph = with_weights(graph if isinstance(graph, bytes) else graph.read_bytes(), constants)
+    elif constants:
+        own = {"constants": constants}
+    opened: Engine = getattr(module, ENGINES[name][1])(graph, threads=threads, **own)
+    return opened
+
+
+def read_constants(name: str, graph: Path, names: Collection[str]) -> Arrays:
+    """Constants of a graph that `open_engine` can replace.
+
+    Raises:
+        BundleError: One is not there.
+    """
+    if _is_onnx(graph):
+        return constants_of(graph.read_bytes(), names)
+    found: Arrays = _module(name).read_constants(graph, names)
+    return found
+
+
+def _module(name: str) -> ModuleType:
     if name not in ENGINES:
         raise UnknownNameError("engine", name, ENGINES)
-    module, cls, package, extra = ENGINES[name]
+    module, _, package, extra = ENGINES[name]
     try:
-        opened: Engine = getattr(import_module(module), cls)(graph, threads=threads)
+        return import_module(module)
     except ModuleNotFoundError as error:
         if error.name != package or not extra:
             raise
         raise MissingExtraError(package, extra) from error
-    return opened
+
+
+def _is_onnx(graph: Path | bytes) -> bool:
+    return isinstance(graph, bytes) or graph.suffix == ".onnx"

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from edgessl.runtimes.engines.wire import fields
+
 _GRAPH, _NODE = 7, 1  # fields of ModelProto and GraphProto (onnx.proto)
 _INPUT, _OUTPUT, _OP_TYPE = 1, 2, 4  # of NodeProto
 _INTEGER_PRODUCTS = (
@@ -36,10 +38,10 @@ def nodes(content: bytes) -> Iterator[Node]:
     Raises:
         ValueError: It is no serialized message.
     """
-    for field, graph in _fields(memoryview(content)):
-        for inner, node in _fields(graph) if field == _GRAPH else ():
-            if inner == _NODE:
-                yield _node(node)
+    for field in fields(memoryview(content)):
+        for inner in fields(field.value) if field.number == _GRAPH else ():
+            if inner.number == _NODE:
+                yield _node(inner.value)
 
 
 def count_products(content: bytes) -> dict[str, int]:
@@ -65,42 +67,11 @@ def _is_dequantized(name: str, made_by: dict[str, Node]) -> bool:
 
 def _node(content: memoryview) -> Node:
     inputs, outputs, op = [], [], ""
-    for field, value in _fields(content):
-        if field == _INPUT:
-            inputs.append(bytes(value).decode())
-        elif field == _OUTPUT:
-            outputs.append(bytes(value).decode())
-        elif field == _OP_TYPE:
-            op = bytes(value).decode()
+    for field in fields(content):
+        if field.number == _INPUT:
+            inputs.append(bytes(field.value).decode())
+        elif field.number == _OUTPUT:
+            outputs.append(bytes(field.value).decode())
+        elif field.number == _OP_TYPE:
+            op = bytes(field.value).decode()
     return Node(op, tuple(inputs), tuple(outputs))
-
-
-def _fields(content: memoryview) -> Iterator[tuple[int, memoryview]]:
-    """Number and content of the fields that have a length; the others are passed over."""
-    at = 0
-    while at < len(content):
-        tag, at = _varint(content, at)
-        size, wire = 0, tag & 7
-        if wire == 0:
-            _, at = _varint(content, at)
-        elif wire in (1, 5):
-            at += 8 if wire == 1 else 4
-        elif wire == 2:
-            size, at = _varint(content, at)
-            yield tag >> 3, content[at : at + size]
-            at += size
-        else:
-            raise ValueError(f"no ONNX file: a field has wire type {wire}")
-        if at > len(content):
-            raise ValueError("no ONNX file: it ends inside a field")
-
-
-def _varint(content: memoryview, at: int) -> tuple[int, int]:
-    number = shift = 0
-    while at < len(content):
-        byte = content[at]
-        number |= (byte & 0x7F) << shift
-        at, shift = at + 1, shift + 7
-        if byte < 0x80:
-            return number, at
-    raise ValueError("no ONNX file: a number does not end")

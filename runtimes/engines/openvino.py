@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ if "openvino_telemetry" not in sys.modules:
     sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]
 import openvino
 
-from edgessl.errors import EngineError
+from edgessl.errors import BundleError, EngineError
 from edgessl.runtimes.engines.base import Arrays, TensorInfo, check_feeds
 
 _PRODUCTS = ("Convolution", "Deconvolution", "FullyConnected", "MatMul")
@@ -32,12 +32,14 @@ class OpenVino:
     Args:
         graph: An ONNX file, its content, or an IR's `.xml` with its `.bin` beside it.
         threads: Threads per run; 0 lets OpenVINO choose.
+        constants: Name of a constant -> the value that stands in its place, of the same type and shape.
 
     Raises:
         EngineError: OpenVINO cannot read or compile the graph.
+        BundleError: A constant is not there, or is another one.
     """
 
-    def __init__(self, graph: Path | bytes, *, threads: int = 0) -> None:
+    def __init__(self, graph: Path | bytes, *, threads: int = 0, constants: Arrays | None = None) -> None:
         options: dict[str, Any] = {
             # The default is bf16 where the CPU has it, f16 on ARM: no precision to compare with, or to train in.
             "INFERENCE_PRECISION_HINT": "f32",
@@ -46,16 +48,19 @@ class OpenVino:
         if threads:
             options["INFERENCE_NUM_THREADS"] = threads
         try:
-            core = _core()
+            core = shared_core()
             model = core.read_model(graph if isinstance(graph, bytes) else str(graph))
             loops = sorted({node.get_type_name() for node in model.get_ops()}.intersection(_CONTROL_FLOW))
             if loops:  # nothing could stop one that does not end
                 raise ValueError(f"it holds control flow ({', '.join(loops)}), which has no bound in time")
+            _replace(model, constants or {})
             self._compiled: Any = core.compile_model(model, "CPU", options)
             self._request: Any = self._compiled.create_infer_request()
             # A name need not be UTF-8 in a damaged file; openvino takes it, and Python does not.
             self.inputs = {info.name: info for info in map(_tensor_info, self._compiled.inputs)}
             self.outputs = {info.name: info for info in map(_tensor_info, self._compiled.outputs)}
+        except BundleError:
+            raise
         except Exception as error:  # openvino raises RuntimeError, TypeError and errors of its bindings
             what = f"a graph of {len(graph)} bytes" if isinstance(graph, bytes) else graph
             raise EngineError(f"openvino {_version()} cannot load {what}: {_gist(error)}") from error
@@ -118,8 +123,44 @@ class OpenVino:
         }
 
 
+def read_constants(graph: Path, names: Collection[str]) -> Arrays:
+    """Copies of a graph's constants, by name.
+
+    Raises:
+        BundleError: One is not there.
+        EngineError: OpenVINO cannot read the graph.
+    """
+    try:
+        model = shared_core().read_model(str(graph))
+        return {name: np.array(node.data) for name, node in _constants(model, names).items()}
+    except RuntimeError as error:
+        raise EngineError(f"openvino {_version()} cannot read {graph}: {_gist(error)}") from error
+
+
+def _replace(model: Any, constants: Arrays) -> None:
+    for name, node in _constants(model, constants).items():
+        was, value = node.data, constants[name]
+        if was.dtype != value.dtype or was.shape != value.shape:
+            raise BundleError(
+                f"the graph's constant {name!r} is {was.dtype} {was.shape}, not {value.dtype} {value.shape}; export it again"
+            )
+        node.output(0).replace(openvino.op.Constant(np.ascontiguousarray(value)).output(0))
+
+
+def _constants(model: Any, names: Collection[str]) -> dict[str, Any]:
+    """The nodes of constants; each name must stand once."""
+    nodes = [
+        node for node in model.get_ops() if node.get_type_name() == "Constant" and node.get_friendly_name() in names
+    ]
+    found = {str(node.get_friendly_name()): node for node in nodes}
+    if len(found) != len(names) or len(found) != len(nodes):
+        missing = ", ".join(sorted(set(names) - set(found))) or "each of its constants once"
+        raise BundleError(f"the graph does not have {missing}; export it again")
+    return found
+
+
 @cache
-def _core() -> Any:
+def shared_core() -> Any:
     """The one core of this process, never destroyed.
 
     A core puts a signal stack of its own in place, and puts back what it found when it goes. Of two that go in the order in

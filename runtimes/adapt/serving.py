@@ -1,0 +1,206 @@
+"""Embed with a version of an adapting encoder, by the cheapest graph that computes it.
+
+factory   nothing moved: the encoder's own graph
+folded    ports, each right behind a convolution: the same graph with other constants (`runtimes/fold.py`), as fast
+split     ports elsewhere, or a trained tail: trunk and tail, two graphs, the tail in float
+
+What recentring does to the vectors comes on top of any of them, a product of `(batch, dim)` by `(dim, dim)`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from threading import Lock
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgessl.errors import EngineError
+from edgessl.runtimes.adapt.served import Affine, Served
+from edgessl.runtimes.encoder import Encoder, refuse_rows
+from edgessl.runtimes.fold import Fold
+from edgessl.runtimes.graphs import trunk_beside
+from edgessl.runtimes.split import Port, Tail, Trunk
+
+Floats = NDArray[np.float32]
+Embed = Callable[[NDArray[Any]], Floats]  # frames (batch, *sample) -> unit vectors (batch, dim)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prepared:
+    """A version that is ready to embed. It gives its graphs back when nobody holds it any more.
+
+    Attributes:
+        number: Of the version.
+        path: `factory`, `folded` or `split`.
+        why: It is that one.
+        embed: As `Encoder.embed`.
+    """
+
+    number: int
+    path: str
+    why: str
+    embed: Embed
+
+
+class Serving:
+    """Serves one version after the other; use it in a `with`, or close it. Closing twice is allowed.
+
+    `prepare` may run in another thread than `embed`, and `swap` in either: a batch is embedded by one version from its first
+    frame to its last.
+
+    Args:
+        encoder: Gives the bundle, the engine, the precision and the threads. It must stay open, and is not closed here.
+    """
+
+    def __init__(self, encoder: Encoder) -> None:
+        self._encoder = encoder
+        self._fold: Fold | None = None
+        self._halves: tuple[Trunk, Tail] | None = None
+        self._lock = Lock()  # of what is opened once, by whichever version needs it first
+        self._closed = False
+        self._prepared = self.prepare(Served())
+
+    def use(self, served: Served) -> None:
+        """Serve this version from now on; as slow as opening a graph."""
+        self.swap(self.prepare(served))
+
+    def prepare(self, served: Served) -> Prepared:
+        """Open what a version needs; the one that serves is not touched.
+
+        Raises:
+            EngineError: The engine cannot open a graph, or this is closed.
+            BundleError: The ports are not this bundle's.
+        """
+        self._check_open()
+        path, why, embed = self._embed_of(served)
+        if served.affine is not None:
+            embed = partial(_corrected, embed, _contiguous(served.affine))
+        return Prepared(number=served.number, path=path, why=why, embed=embed)
+
+    def swap(self, prepared: Prepared) -> None:
+        """Serve what was prepared from the next batch on."""
+        self._prepared = prepared
+
+    def embed(self, frames: NDArray[Any]) -> Floats:
+        """Embed a batch with the version that serves.
+
+        Args:
+            frames: `(batch, *sample)` as the sensor gives them.
+
+        Returns:
+            Unit vectors `(batch, dim)`; the caller owns the array.
+
+        Raises:
+            InputError: Wrong dtype or shape, or values that are NaN or infinite; names the rows.
+            EngineError: This or the encoder is closed, or the engine failed.
+        """
+        self._check_open()
+        return self._prepared.embed(frames)
+
+    def info(self) -> dict[str, Any]:
+        """Number of the version that serves, the path by which, and why."""
+        now = self._prepared
+        return {"number": now.number, "path": now.path, "why": now.why}
+
+    def close(self) -> None:
+        """Give back what was opened here."""
+        with self._lock:
+            self._closed = True
+            for half in self._halves or ():
+                half.close()
+            self._halves = self._fold = None
+
+    def __enter__(self) -> Serving:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise EngineError("this serving is closed; make another: Serving(encoder)")
+
+    def _embed_of(self, served: Served) -> tuple[str, str, Embed]:
+        """Path, why, and the function, but for the affine correction."""
+        encoder = self._encoder
+        ports = served.ports if served.ports is not None and _move(served.ports) else None
+        if served.tail is not None:
+            return (
+                "split",
+                "a trained tail is a graph of its own",
+                self._split(
+                    ports, Tail(encoder.bundle, engine=encoder.engine, threads=encoder.threads, weights=served.tail)
+                ),
+            )
+        if ports is None:
+            return "factory", "ports and tail are the factory's", encoder.embed
+        fold = self._fold_once()
+        if not fold.possible:
+            return "split", "not every port stands right behind a convolution of this graph", self._split(ports)
+        constants = fold.constants(ports)
+        if constants is None:
+            return "split", "with these ports a bias does not fit into int32", self._split(ports)
+        folded = Encoder(
+            encoder.bundle,
+            engine=encoder.engine,
+            precision=encoder.precision,
+            threads=encoder.threads,
+            constants=constants,
+        )
+        return "folded", "every port stands right behind a convolution", folded.embed
+
+    def _split(self, ports: tuple[Port, ...] | None, tail: Tail | None = None) -> Embed:
+        trunk, factory = self._halves_once()
+        return partial(_in_halves, self._encoder, trunk, ports or trunk.identity, tail or factory)
+
+    def _fold_once(self) -> Fold:
+        with self._lock:
+            if self._fold is None:
+                encoder = self._encoder
+                self._fold = Fold(encoder.bundle, engine=encoder.engine, precision=encoder.precision)
+            return self._fold
+
+    def _halves_once(self) -> tuple[Trunk, Tail]:
+        """Trunk, which takes any ports, and the factory's tail: all versions share them."""
+        with self._lock:
+            if self._halves is None:
+                bundle, engine, threads = self._encoder.bundle, self._encoder.engine, self._encoder.threads
+                precision = trunk_beside(bundle, self._encoder.precision, engine)
+                trunk = Trunk(bundle, engine=engine, precision=precision, threads=threads)
+                self._halves = trunk, Tail(bundle, engine=engine, threads=threads)
+            return self._halves
+
+
+def _move(ports: tuple[Port, ...]) -> bool:
+    return any((scale != 1).any() or (shift != 0).any() for scale, shift in ports)
+
+
+def _in_halves(encoder: Encoder, trunk: Trunk, ports: tuple[Port, ...], tail: Tail, frames: NDArray[Any]) -> Floats:
+    batch = encoder.input.check(frames)
+    refuse_rows(encoder.input.finite(batch))
+    if not len(batch):
+        return np.empty((0, encoder.dim), np.float32)
+    return tail.run(trunk.run(batch, ports).latents)
+
+
+def _contiguous(affine: Affine) -> Affine:
+    return Affine(
+        matrix=np.ascontiguousarray(affine.matrix, np.float32), shift=np.ascontiguousarray(affine.shift, np.float32)
+    )
+
+
+def _corrected(embed: Embed, affine: Affine, frames: NDArray[Any]) -> Floats:
+    """`Affine.apply` of what `embed` gives, in the few calls that one frame at a time has time for."""
+    vectors = embed(frames) @ affine.matrix
+    vectors += affine.shift
+    length = np.sqrt(np.einsum("ij,ij->i", vectors, vectors))
+    length[length == 0] = 1
+    vectors /= length[:, None]
+    return vectors
