@@ -55,6 +55,7 @@ def _wanted(role: str, spec: InputSpec, dim: int, split: Mapping[str, Any]) -> d
     wanted: dict[str, tuple[str, tuple[Size, ...]]] = {
         "embedding.mean": ("f", (dim,)),
         "embedding.var": ("f", (dim,)),
+        "embedding.covariance": ("f", (dim, dim)),
         "drift.mean": ("f", ("d",) if not channels else (2 * channels[0],)),
         "drift.whiten": ("f", ("k", "d" if not channels else 2 * channels[0])),
         "drift.bank": ("f", ("m", "k")),

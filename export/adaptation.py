@@ -63,7 +63,7 @@ def write_adaptation(split: Split, draft: Draft, frames: NDArray[Any], config: E
     Args:
         split: The encoder.
         draft: Gets the files; has the graphs of onnxruntime.
-        frames: `(n, *sample)`, of which `config.statistics` are looked at, evenly.
+        frames: `(n, *sample)`, of which `config.statistics_of` them are looked at, evenly.
         config: What to write.
 
     Raises:
@@ -71,7 +71,8 @@ def write_adaptation(split: Split, draft: Draft, frames: NDArray[Any], config: E
     """
     bundle = draft.bundle()
     precision = bundle.precisions("trunk", ENGINE)[0]
-    frames = frames[np.linspace(0, len(frames) - 1, min(config.statistics, len(frames))).round().astype(int)]
+    count = min(config.statistics_of(frames[0].nbytes), len(frames))
+    frames = frames[np.linspace(0, len(frames) - 1, count).round().astype(int)]
     with Trunk(bundle, engine=ENGINE, precision=precision) as trunk, Tail(bundle, engine=ENGINE) as tail:
         observed = trunk.run(frames, trunk.identity)
         vectors = tail.run(observed.latents)

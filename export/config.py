@@ -9,6 +9,7 @@ from edgessl.errors import InputError, UnknownNameError
 from edgessl.export.targets import TARGETS
 from edgessl.export.train_step import StepConfig
 
+_STATISTICS_BYTES = 256 * 224 * 224 * 3
 PRECISIONS = ("auto", "fp32", "fp16", "int8")
 
 
@@ -20,7 +21,8 @@ class ExportConfig:
         targets: Keys of `TARGETS`.
         precision: `fp32`, `fp16` or `int8` must pass their gate; `auto` keeps what passes and is faster here.
         calibration: Samples that the ranges for int8 are taken from, chosen for spread from twice as many.
-        statistics: Samples that source statistics are taken from, evenly over the source.
+        statistics: Samples that source statistics are taken from, evenly over the source. `None`: 256, and up to 2048 where
+            samples are small, so that many dimensions have a covariance.
         golden: Samples stored with their fp32 vectors: what every graph is compared on, here and on the device. They are
             not among the others, at most a third of all, or half where there are few.
         anchors: Samples stored as latents, which a candidate on the device is judged by.
@@ -33,7 +35,7 @@ class ExportConfig:
     targets: tuple[str, ...] = ("onnx",)
     precision: str = "auto"
     calibration: int = 300
-    statistics: int = 256
+    statistics: int | None = None
     golden: int = 48
     anchors: int = 64
     license: str = ""
@@ -56,8 +58,15 @@ class ExportConfig:
                 f"{self.precision} pays on none of {', '.join(self.targets)}; type --precision auto, or --to "
                 f"{','.join(name for name, target in TARGETS.items() if self.precision in target.precisions)}"
             )
-        if min(self.calibration, self.statistics, self.golden, self.anchors) < 1:
+        counts = (self.calibration, self.golden, self.anchors, 1 if self.statistics is None else self.statistics)
+        if min(counts) < 1:
             raise InputError("calibration, statistics, golden and anchors are numbers of samples, 1 or more")
+
+    def statistics_of(self, sample_bytes: int) -> int:
+        """How many samples of this size the statistics are taken from."""
+        if self.statistics is not None:
+            return self.statistics
+        return min(max(_STATISTICS_BYTES // sample_bytes, 256), 2048)
 
     def wanted(self, name: str) -> tuple[str, ...]:
         """Precisions to try for a target, besides the fp32 graph that every bundle has."""

@@ -46,7 +46,7 @@ def read_samples(source: Source, encoder: EncoderModule, config: ExportConfig) -
     """
     size = int(np.prod(encoder.input.shape)) * np.dtype(encoder.input.dtype).itemsize
     most = max(LEAST, _FRAME_BYTES // size)
-    wanted = min(max(config.statistics, 2 * config.calibration) + config.golden, len(source), most)
+    wanted = min(max(config.statistics_of(size), 2 * config.calibration) + config.golden, len(source), most)
     indices = np.unique(np.linspace(0, len(source) - 1, wanted).round().astype(int))
     kept, frames = source.read(indices)
     finite = source.spec.finite(frames) if len(kept) else np.ones(0, bool)  # one NaN is in every range and statistic

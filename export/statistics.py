@@ -11,6 +11,7 @@ from scipy.linalg import solve_triangular
 from edgessl.runtimes.split import Observed
 
 Arrays = dict[str, NDArray[Any]]
+_BANK = 256  # source frames that the device compares each frame with
 _WINDOW = 32  # source frames per window; they lie further apart than the device's, which are consecutive
 _APART = 5  # source frames before and after one that may not be its nearest
 
@@ -27,12 +28,14 @@ def source_statistics(
         channel_axis: Axis of the channels in `observed.latents`.
     """
     source: Arrays = {"embedding.mean": vectors.mean(0), "embedding.var": vectors.var(0)}
+    source["embedding.covariance"] = np.cov(vectors, rowvar=False, bias=True)
     for index, (mean, square) in enumerate(zip(observed.means, observed.squares, strict=True)):
         source[f"port{index}.mean"] = mean.mean(0)
         # Spread over positions and frames together: E[x^2] - E[x]^2.
         source[f"port{index}.var"] = np.maximum(square.mean(0) - mean.mean(0) ** 2, 0)
     if observed.means:
-        source |= drift_reference(observed.statistic())
+        bank = np.linspace(0, len(vectors) - 1, min(_BANK, len(vectors))).round().astype(int)
+        source |= drift_reference(observed.statistic()[bank])
     latents = observed.latents
     others = tuple(axis for axis in range(latents.ndim) if axis != channel_axis)
     scale = np.maximum(np.abs(latents).max(others), 1e-6) / 127

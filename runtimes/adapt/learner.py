@@ -20,6 +20,7 @@ from edgessl.bundle import MANIFEST
 from edgessl.errors import InputError, StateError, UnknownNameError
 from edgessl.files import sha256_of
 from edgessl.runtimes.adapt.adaptation import LEVELS, Adaptation, LearnerConfig, Seen
+from edgessl.runtimes.adapt.served import Served
 from edgessl.runtimes.adapt.state import State, joined
 from edgessl.runtimes.adapt.store import Store
 from edgessl.runtimes.encoder import Encoder
@@ -79,7 +80,12 @@ class Learner:
         with ExitStack() as undo:
             self._learned = Adaptation(encoder, level=self.level, seed=seed, config=config, say=self._say)
             undo.callback(self._learned.close)
-            self._store = Store(folder, bundle=sha256_of(bundle.path / MANIFEST), space_id=bundle.space_id)
+            self._store = Store(
+                folder,
+                bundle=sha256_of(bundle.path / MANIFEST),
+                space_id=bundle.space_id,
+                name=bundle.path.resolve().name,
+            )
             undo.callback(self._store.close)
             self._load()
             undo.pop_all()
@@ -126,6 +132,11 @@ class Learner:
         self._say("snapshot", number=number, votes=self._learned.votes)
         return number
 
+    @property
+    def served(self) -> Served:
+        """The version that serves now; another object as soon as anything in it is another."""
+        return self._learned.served
+
     def info(self) -> dict[str, Any]:
         """Counters and the guard's present view."""
         return {"level": self.level, "frames": self.frames, **self._learned.info()}
@@ -154,7 +165,7 @@ class Learner:
 
     def _parts(self, count: int) -> Iterator[slice]:
         """Cut a batch where blocks of the whole stream end, so that no decision waits for the end of a long batch."""
-        block, start = self._config.guard.block, 0
+        block, start = self._config.drift.block, 0
         while start < count:
             stop = min(count, start + block - self.frames % block)
             yield slice(start, stop)
@@ -162,29 +173,21 @@ class Learner:
 
     def _observe(self, frames: NDArray[Any]) -> NDArray[np.float32]:
         """Embed one part, then learn from it if there is a shift."""
-        learned, guard = self._learned, self._learned.guard
+        learned = self._learned
         ports = learned.ports()
         observed = learned.trunk.run(frames, ports)
         statistic = observed.statistic()
         sound = np.isfinite(np.concatenate([statistic, *observed.squares], axis=1)).all(1)
-        whitened = guard.whitened(statistic)
-        if guard.judge(whitened[sound]):
-            self._say("shift" if guard.shifted else "return", score=guard.score, threshold=guard.threshold)
-            if learned.ports() is not ports:
-                observed = learned.trunk.run(frames, learned.ports())
+        whitened, novel = learned.drift.whitened(statistic), np.zeros(len(frames), dtype=bool)
+        novel[sound] = learned.judge(whitened[sound])
+        if learned.ports() is not ports:
+            observed = learned.trunk.run(frames, learned.ports())
         raw, served = learned.embed(observed.latents)
         sound = np.logical_and(sound, np.isfinite(raw).all(1))
         self._quarantine(len(frames) - int(sound.sum()))
-        if guard.teaches and sound.any():
-            self._learn(
-                Seen(
-                    frames=frames[sound],
-                    observed=observed.rows(sound),
-                    raw=raw[sound],
-                    served=served[sound],
-                    whitened=whitened[sound],
-                )
-            )
+        if learned.teaches and sound.any():
+            seen = Seen(frames=frames, observed=observed, raw=raw, served=served, whitened=whitened, novel=novel)
+            self._learn(seen.rows(sound))
         return served
 
     def _learn(self, seen: Seen) -> None:
@@ -234,8 +237,6 @@ class Learner:
 
     def _load(self) -> None:
         loaded = self._store.load()
-        for file, why in loaded.damaged.items():
-            self._say("damaged", file=file, reason=why)
         if loaded.state is not None:
             try:
                 own = loaded.state.part("learner").values
@@ -245,9 +246,12 @@ class Learner:
                 raise StateError(
                     f"{self._store.folder} does not fit this edgessl: {error!r}; choose another state folder"
                 ) from error
-        if self._learned.guard.frozen:
-            self._say("frozen", rollbacks=self._learned.guard.rollbacks, todo=_FROZEN)
-        self._say("open", level=self.level, snapshot=loaded.number, votes=self._learned.votes)
+        for file, why in loaded.damaged.items():
+            self._say("damaged", file=file, reason=why)
+        learned = self._learned
+        if learned.guard.frozen:
+            self._say("frozen", rollbacks=learned.guard.rollbacks, todo=_FROZEN)
+        self._say("open", level=self.level, snapshot=loaded.number, votes=learned.votes, shifted=learned.active)
 
     def _say(self, kind: str, **numbers: object) -> None:
         self.events.append({"kind": kind, "frame": self.frames, **numbers})

@@ -1,38 +1,47 @@
 """Level 1: bring each port's channel mean and spread back to the source's, from statistics that serving reports anyway.
 
-The ports are set one after the other, shallow first, each from its own window of frames: a port changes what the
-deeper ones see, so their statistics are only worth something once it stands. PEA does this with full covariances and
-two forward passes; per channel, one pass is enough and there is nothing to invert.
+PEA does this with full covariances, two forward passes a frame, and a gate. Per channel there is nothing to invert, and
+one pass is enough but for the few votes on which a new position is compared with the present one: a port changes what
+the deeper ones see, and the same frames through both positions say by how much. So statistics of thousands of frames
+outlive a move, and no position hangs on the last few, which in a stream all show the same.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edgessl.runtimes.adapt.state import State
-from edgessl.runtimes.split import Port
+from edgessl.runtimes.split import Observed, Port
 
 _TINY = 1e-12
+Floats64 = NDArray[np.float64]
 
 
 @dataclass(frozen=True, kw_only=True)
 class PortsConfig:
-    """How the ports move. Values are ours, from a drive past 14 photographs at night.
-
-    Shorter windows see too few scenes (64: 4 points of recall@1 less), longer ones too few rounds.
+    """How the ports move. Values are ours.
 
     Attributes:
-        window: Votes that set one port.
+        window: Votes before a port moves for the first time.
+        growth: It moves again when so many times as many votes have come as the last time.
+        every: And after so many votes at the latest.
+        paired: Votes on which a new position is compared with the present one before it serves.
+        horizon: Votes that the statistics remember.
+        trust: Independent votes that the source's statistics count for.
         clip: Largest change of a channel's spread, either way.
-        keep: Share of the old statistics that stays when a port is set again.
     """
 
-    window: int = 96
+    window: int = 64
+    growth: float = 1.5
+    every: int = 2000
+    paired: int = 32
+    horizon: int = 8000
+    trust: float = 32.0
     clip: float = 4.0
-    keep: float = 0.7
 
 
 class Ports:
@@ -41,6 +50,10 @@ class Ports:
     Args:
         means, variances: Of the source, per port `(channels,)`.
         config: How they move.
+
+    Attributes:
+        values: Positions to serve with.
+        candidate: Positions to be compared with them, if there are any.
     """
 
     def __init__(
@@ -55,86 +68,127 @@ class Ports:
 
     def reset(self) -> None:
         """Back to the factory: the identity."""
-        self._target: list[tuple[NDArray[np.float64], NDArray[np.float64]] | None] = [None] * len(self._source)
-        self._turn = 0  # the port whose window is open
-        self.rounds = 0  # times that all ports were set
-        self._open()
-        self.values: tuple[Port, ...] = tuple(self._value(index) for index in range(len(self._source)))
+        self._mean = [np.zeros(mean.shape) for mean, _ in self._source]
+        self._square = [np.zeros(mean.shape) for mean, _ in self._source]
+        self._weight = 0.0  # votes in these statistics, the same for all ports
+        self._fitted = [0.0] * len(self._source)  # votes there were when a port moved last
+        self._since = [0.0] * len(self._source)  # votes since then
+        self.moves = 0
+        self.values: tuple[Port, ...] = tuple(
+            (np.ones(mean.shape, np.float32), np.zeros(mean.shape, np.float32)) for mean, _ in self._source
+        )
+        self._drop()
 
-    def observe(self, means: tuple[NDArray[np.float32], ...], squares: tuple[NDArray[np.float32], ...]) -> int | None:
-        """Take in the votes of one forward pass with the present `values`.
+    @property
+    def port(self) -> int:
+        """The port that the candidate moves."""
+        return self._port
+
+    @property
+    def pairs(self) -> int:
+        """Votes that the candidate was compared on."""
+        return self._pairs
+
+    def observe(self, votes: Observed, *, factor: float = 1.0) -> None:
+        """Take in votes that went through `values`; may bring up a candidate.
 
         Args:
-            means: Per port `(votes, channels)`, as the trunk reports them.
-            squares: Mean squares, likewise.
+            votes: What the trunk reported of them.
+            factor: How many of them are worth one independent vote.
+        """
+        count, config = len(votes.latents), self._config
+        if not count or not self._source:
+            return
+        kept = min(self._weight, max(config.horizon - count, 0))
+        self._weight = kept + count
+        for index in range(len(self._source)):
+            for held, seen in ((self._mean, votes.means), (self._square, votes.squares)):
+                held[index] = (kept * held[index] + seen[index].sum(0, dtype=np.float64)) / self._weight
+            self._since[index] += count
+        if self.candidate is None:
+            due = [index for index in range(len(self._source)) if self._due(index)]
+            if due:
+                self._propose(due[0], factor)
+
+    def compare(self, present: Observed, moved: Observed) -> bool:
+        """Take in votes that went through `values` and through `candidate`.
 
         Returns:
-            The port that moved, if one did.
+            Whether the candidate serves from now on.
         """
-        turn = self._turn
-        self._mean += means[turn].astype(np.float64).sum(0)
-        self._square += squares[turn].astype(np.float64).sum(0)
-        self._count += len(means[turn])
-        if self._count < self._config.window:
-            return None
-        mean = self._mean / self._count
-        variance = np.maximum(self._square / self._count - mean**2, 0.0)
-        before = self._target[turn]
-        if before is not None:
-            keep = self._config.keep
-            mean = keep * before[0] + (1 - keep) * mean
-            variance = keep * before[1] + (1 - keep) * variance
-        self._target[turn] = (mean, variance)
-        self.values = (*self.values[:turn], self._value(turn), *self.values[turn + 1 :])
-        self._turn = (turn + 1) % len(self._source)
-        self.rounds += self._turn == 0
-        self._open()
-        return turn
+        self._pairs += len(present.latents)
+        for index in range(self._port + 1, len(self._source)):
+            for place, votes in enumerate((present, moved)):
+                self._pair[index][place][0] += votes.means[index].sum(0, dtype=np.float64)
+                self._pair[index][place][1] += votes.squares[index].sum(0, dtype=np.float64)
+        if self.candidate is None or self._pairs < self._config.paired:
+            return False
+        for index in range(self._port + 1, len(self._source)):
+            self._carry(index)
+        self.values, self.moves = self.candidate, self.moves + 1
+        self._fitted[self._port], self._since[self._port] = self._weight, 0.0
+        self._drop()
+        return True
 
     def describe(self, port: int) -> dict[str, float]:
         """Where a port stands, in numbers."""
         scale, shift = self.values[port]
         return {
             "port": port,
-            "round": self.rounds,
+            "moves": self.moves,
             "scale_median": float(np.median(scale)),
             "scale_largest": float(scale.max()),
             "shift_largest": float(np.abs(shift).max()),
         }
 
     def state(self) -> State:
-        """A copy."""
-        tensors = {"mean": self._mean.copy(), "square": self._square.copy()}
-        for index, target in enumerate(self._target):
-            if target is not None:
-                tensors |= {f"{index}.mean": target[0].copy(), f"{index}.variance": target[1].copy()}
-        return State(tensors=tensors, values={"turn": self._turn, "rounds": self.rounds, "count": self._count})
+        """A copy, without the candidate: it comes again."""
+        tensors: dict[str, NDArray[Any]] = {}
+        for index, (scale, shift) in enumerate(self.values):
+            tensors |= {f"{index}.mean": self._mean[index].copy(), f"{index}.square": self._square[index].copy()}
+            tensors |= {f"{index}.scale": scale.copy(), f"{index}.shift": shift.copy()}
+        values = {"weight": self._weight, "moves": self.moves, "fitted": [*self._fitted], "since": [*self._since]}
+        return State(tensors=tensors, values=values)
 
     def restore(self, state: State) -> None:
         """Go back to a copy."""
-        self._turn, self.rounds = int(state.values["turn"]), int(state.values["rounds"])
-        self._count = int(state.values["count"])
-        self._mean, self._square = state.tensors["mean"].copy(), state.tensors["square"].copy()
-        self._target = [
-            (state.tensors[f"{index}.mean"].copy(), state.tensors[f"{index}.variance"].copy())
-            if f"{index}.mean" in state.tensors
-            else None
-            for index in range(len(self._source))
-        ]
-        self.values = tuple(self._value(index) for index in range(len(self._source)))
+        tensors, values = state.tensors, state.values
+        numbers = range(len(self._source))
+        self._mean = [tensors[f"{index}.mean"].copy() for index in numbers]
+        self._square = [tensors[f"{index}.square"].copy() for index in numbers]
+        self.values = tuple((tensors[f"{index}.scale"].copy(), tensors[f"{index}.shift"].copy()) for index in numbers)
+        self._weight, self.moves = float(values["weight"]), int(values["moves"])
+        self._fitted, self._since = [float(x) for x in values["fitted"]], [float(x) for x in values["since"]]
+        self._drop()
 
-    def _open(self) -> None:
-        channels = self._source[self._turn][0].shape
-        self._mean, self._square, self._count = np.zeros(channels), np.zeros(channels), 0
+    def _drop(self) -> None:
+        self.candidate: tuple[Port, ...] | None = None
+        self._port, self._pairs = 0, 0
+        self._pair = [np.zeros((2, 2, len(mean))) for mean, _ in self._source]  # present, moved; mean, square
 
-    def _value(self, index: int) -> Port:
+    def _due(self, index: int) -> bool:
+        config = self._config
+        enough = self._weight >= max(config.window, config.growth * self._fitted[index])
+        return enough or self._since[index] >= config.every
+
+    def _propose(self, index: int, factor: float) -> None:
         source_mean, source_variance = self._source[index]
-        target = self._target[index]
-        if target is None:
-            return np.ones(source_mean.shape, np.float32), np.zeros(source_mean.shape, np.float32)
-        mean, variance = target
-        clip = self._config.clip
+        independent = self._weight / factor
+        share = independent / (independent + self._config.trust)
+        mean = share * self._mean[index] + (1 - share) * source_mean
+        seen = np.maximum(self._square[index] - self._mean[index] ** 2, 0.0)
+        variance = share * seen + (1 - share) * source_variance
         # A channel that is constant in the source has no spread to go back to.
         ratio = np.sqrt((source_variance + _TINY) / (variance + _TINY))
-        scale = np.clip(ratio, 1 / clip, clip)
-        return scale.astype(np.float32), (source_mean - scale * mean).astype(np.float32)
+        scale = np.clip(ratio, 1 / self._config.clip, self._config.clip)
+        value = scale.astype(np.float32), (source_mean - scale * mean).astype(np.float32)
+        self._drop()
+        self._port, self.candidate = index, (*self.values[:index], value, *self.values[index + 1 :])
+
+    def _carry(self, index: int) -> None:
+        """Take the statistics of a deeper port over to the candidate, as the same frames through both say."""
+        (mean, square), (moved_mean, moved_square) = self._pair[index] / self._pairs
+        before, after = (np.maximum(q - m**2, _TINY) for m, q in ((mean, square), (moved_mean, moved_square)))
+        variance = np.maximum(self._square[index] - self._mean[index] ** 2, 0.0) * (after / before)
+        self._mean[index] = self._mean[index] + (moved_mean - mean)
+        self._square[index] = variance + self._mean[index] ** 2

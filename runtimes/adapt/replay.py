@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from edgessl.runtimes.adapt.guard import Guard
 from edgessl.runtimes.adapt.memory import Memory, MemoryConfig
 from edgessl.runtimes.adapt.state import State, joined
-from edgessl.runtimes.adapt.tail import TailConfig, TailTraining
+from edgessl.runtimes.adapt.tail import TailConfig, TailTraining, Weights
 from edgessl.runtimes.adapt.views import ViewsConfig, view
 from edgessl.runtimes.encoder import Encoder
 from edgessl.runtimes.split import Port, Trunk
@@ -98,6 +98,11 @@ class Replay:
             if self._training.due() and (reason := self._offer(guard)):
                 return reason
         return ""
+
+    @property
+    def weights(self) -> Weights | None:
+        """Of the tail that serves; `None` are the factory's. Another object when they change."""
+        return self._training.served if self._training.accepted else None
 
     def reset(self) -> None:
         """Back to the factory's tail and an empty memory."""

@@ -101,7 +101,7 @@ class TailTraining:
         self.velocity = {name: np.zeros_like(value) for name, value in self._factory.items()}
         self.average = {name: value.copy() for name, value in self._factory.items()}
         self.served = {name: value.copy() for name, value in self._factory.items()}
-        self.steps = 0
+        self.steps = self.accepted = 0
         self._credit = 0.0
 
     def ready(self, memory: Memory) -> bool:
@@ -151,6 +151,7 @@ class TailTraining:
     def accept(self) -> None:
         """Let the average serve."""
         self.served = {name: value.copy() for name, value in self.average.items()}
+        self.accepted += 1
 
     def close(self) -> None:
         """Give the step graph's memory back."""
@@ -162,13 +163,16 @@ class TailTraining:
         tensors = {
             f"{group}.{name}": value.copy() for group, weights in groups.items() for name, value in weights.items()
         }
-        return State(tensors=dict(tensors), values={"steps": self.steps, "credit": self._credit})
+        return State(
+            tensors=dict(tensors), values={"steps": self.steps, "accepted": self.accepted, "credit": self._credit}
+        )
 
     def restore(self, state: State) -> None:
         """Go back to a copy."""
         for group in ("weights", "velocity", "average", "served"):
             setattr(self, group, {name: value.copy() for name, value in state.part(group).tensors.items()})
-        self.steps, self._credit = int(state.values["steps"]), float(state.values["credit"])
+        self.steps, self.accepted = int(state.values["steps"]), int(state.values["accepted"])
+        self._credit = float(state.values["credit"])
 
     def _draw_anchors(self, memory: Memory, rng: np.random.Generator) -> tuple[Floats, Floats]:
         replayed = min(round(self._config.replayed * self._anchors), len(memory))

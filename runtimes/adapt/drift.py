@@ -1,0 +1,266 @@
+"""Whether the world has shifted, and to which of the shifts that are known.
+
+Drift is judged by statistics taken before the first port: they do not depend on what was learned, so the decision is
+the same whatever state the learner is in, and the way back to the factory is always open. Each frame is compared with
+the source frame that is most like it, and displacements are averaged: scenes cancel out, a change of light or sensor stays.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgessl.errors import BundleError
+from edgessl.runtimes.adapt.state import State
+from edgessl.runtimes.split import DRIFT_BLOCK
+
+_TINY = 1e-12
+_APART = 5  # source frames before and after one that are not asked for its nearest
+_FEW = 64  # source frames below which they say nothing of how displacements scatter
+Floats64 = NDArray[np.float64]
+
+
+@dataclass(frozen=True, kw_only=True)
+class DriftConfig:
+    """When the world has shifted. Values are ours, from drives over photographs by day and by night.
+
+    Attributes:
+        block: Frames whose displacements are averaged before they are judged; export sets the threshold for this length.
+        least: Frames that must be seen before a shift can be declared, and that are enough for one to have come back.
+        score_clip: Largest squared distance of one frame, in thresholds, so that a single flash is no shift.
+        alarm: A block's score above so many thresholds is a shift: a new lap by day reached 1.3 of them, the darkest
+            place of a night never fewer than 4.4.
+        slow: Blocks of frames that look unlike each other, averaged to see a weak shift.
+        slow_alarm: Their score above so many thresholds is a shift.
+        enter, leave: A known shift has come back when the last `least` frames moved more than `enter` of its way, which
+            days never did (.30), and is over when a block moved less than `leave`, which hardly a night's did (1 %).
+        order: What is not a known shift must reach this share of the score of the last one: a new viewpoint by day may go
+            beyond the threshold, but not as far as a night.
+        other: Two blocks of votes in a row that lie further from the present shift than this share of the longer of
+            both, squared, are of another one.
+        known: Shifts that are remembered.
+    """
+
+    block: int = DRIFT_BLOCK
+    least: int = 16
+    score_clip: float = 16.0
+    alarm: float = 2.0
+    slow: int = 8
+    slow_alarm: float = 0.15
+    enter: float = 0.4
+    leave: float = 0.25
+    order: float = 0.25
+    other: float = 0.5
+    known: int = 16
+
+
+class Drift:
+    """Windows of displacements, and the shifts that are known by their mean displacement.
+
+    Args:
+        source: Tensors of the bundle's `source` file.
+        config: When the world has shifted.
+
+    Attributes:
+        shifted: Whether it has.
+        shift: Number of the shift that the world is in, or was in last; -1 before the first.
+
+    Raises:
+        BundleError: The bundle has no drift reference.
+    """
+
+    def __init__(self, source: Mapping[str, NDArray[np.floating]], config: DriftConfig) -> None:
+        try:
+            self._mean = source["drift.mean"].astype(np.float64)
+            self._whiten = source["drift.whiten"].astype(np.float64)
+            # A bundle without a bank has one scene, the mean.
+            self._bank = source.get("drift.bank", np.zeros((1, len(self._whiten)))).astype(np.float64)
+            self.threshold = float(source["drift.threshold"].item())
+        except KeyError as error:
+            raise BundleError(f"the bundle has no {error} to judge drift by; export it again") from error
+        self.config = config
+        self._bias = _bias(self._bank)
+        self._window = np.zeros((0, self.size))  # displacements of the last frames
+        self._novel = np.zeros((0, self.size))  # of frames unlike each other, in the block that is not whole
+        self._blocks = np.zeros((0, self.size))  # means of the last such blocks
+        self._votes = np.zeros((0, self.size))  # displacements of votes, in the block that is not whole
+        self._apart: Floats64 | None = None  # mean of the last block of votes, where it was not of the present shift
+        self._signatures: dict[int, Floats64] = {}  # mean displacement of each known shift
+        self._counts: dict[int, int] = {}  # blocks of votes in it
+        self._next = 0
+        self.shift = -1
+        self.shifted = False
+
+    @property
+    def size(self) -> int:
+        """Length of a whitened statistic."""
+        return len(self._whiten)
+
+    @property
+    def score(self) -> float:
+        """Of the present block."""
+        return _score(self._window)
+
+    @property
+    def known(self) -> tuple[int, ...]:
+        """Numbers of the shifts that are remembered."""
+        return tuple(self._signatures)
+
+    def whitened(self, statistic: Floats64) -> Floats64:
+        """Statistics `(batch, 2 channels)` in units of the source's spread, `(batch, size)`."""
+        return np.asarray((statistic - self._mean) @ self._whiten.T)
+
+    def judge(self, whitened: Floats64, novel: NDArray[np.bool_]) -> bool:
+        """Take in the frames of one batch, and say whether the state changed between shifted and not.
+
+        Args:
+            whitened: Their statistics `(batch, size)`.
+            novel: Which of them look unlike those before, `(batch,)`.
+        """
+        if not len(whitened):
+            return False
+        config = self.config
+        moved = self._displacement(whitened)
+        distance = np.maximum((moved**2).mean(1, keepdims=True), _TINY)
+        clipped = moved * np.minimum(1.0, np.sqrt(config.score_clip * self.threshold / distance))
+        self._window = np.concatenate([self._window, clipped])[-config.block :]
+        before = self.shifted
+        if before:
+            self.shifted = self.present
+        elif len(self._window) >= config.least:
+            self.shifted = self._returned() or self._alarmed(clipped[novel])
+        if self.shifted != before:
+            self._votes, self._novel, self._blocks = (np.zeros((0, self.size)) for _ in range(3))
+            self._apart = None
+        return self.shifted != before
+
+    @property
+    def confirmed(self) -> int:
+        """Blocks of votes that were of the present shift."""
+        return self._counts.get(self.shift, 0)
+
+    @property
+    def present(self) -> bool:
+        """Whether the block still lies along the present shift; one that is half night and half day teaches nothing."""
+        signature = self._signatures.get(self.shift)
+        return signature is not None and not _along(self._window, signature) < self.config.leave
+
+    def vote(self, whitened: Floats64) -> bool:
+        """Take in votes of the present shift; true when they turn out to be of another one, the present from now on."""
+        config, other = self.config, False
+        self._votes = np.concatenate([self._votes, self._displacement(whitened)])
+        while len(self._votes) >= config.block:
+            block, self._votes = self._votes[: config.block], self._votes[config.block :]
+            here, noise = block.mean(0), float(block.var(0, ddof=1).sum()) / config.block
+            if not self._counts[self.shift] or _near(here, self._signatures[self.shift], noise, config.other):
+                self._follow(here)
+            elif self._apart is None:
+                self._apart = here
+            else:
+                self._find((here + self._apart) / 2, noise / 2)
+                other = True
+        return other
+
+    def state(self) -> State:
+        """A copy."""
+        tensors = {"window": self._window, "novel": self._novel, "blocks": self._blocks, "votes": self._votes}
+        tensors |= {f"signature.{number}": signature for number, signature in self._signatures.items()}
+        if self._apart is not None:
+            tensors["apart"] = self._apart
+        counts = {str(number): count for number, count in self._counts.items()}
+        values = {"shifted": self.shifted, "shift": self.shift, "next": self._next, "counts": counts}
+        return State(tensors={name: value.copy() for name, value in tensors.items()}, values=values)
+
+    def restore(self, state: State) -> None:
+        """Go back to a copy."""
+        tensors, values = state.tensors, state.values
+        self._window, self._novel, self._blocks, self._votes = (
+            tensors[name].copy() for name in ("window", "novel", "blocks", "votes")
+        )
+        self._apart = tensors["apart"].copy() if "apart" in tensors else None
+        self._counts = {int(number): int(count) for number, count in values["counts"].items()}
+        self._signatures = {number: tensors[f"signature.{number}"].copy() for number in self._counts}
+        self.shifted, self.shift, self._next = bool(values["shifted"]), int(values["shift"]), int(values["next"])
+
+    def _displacement(self, whitened: Floats64) -> Floats64:
+        """From the nearest source frame, `(batch, size)`, less what the source's own frames have on average."""
+        squared = np.square(self._bank).sum(1) - 2 * whitened @ self._bank.T  # and |whitened|^2, the same for all
+        return np.asarray(whitened - self._bank[squared.argmin(1)] - self._bias)
+
+    def _returned(self) -> bool:
+        """Whether the last frames have moved along a known shift; the one that they are nearest to is the present one."""
+        last = self._window[-self.config.least :]
+        back = [number for number, known in self._signatures.items() if _along(last, known) > self.config.enter]
+        if back:
+            here = last.mean(0)
+            self.shift = min(back, key=lambda number: float(np.square(here - self._signatures[number]).sum()))
+        return bool(back)
+
+    def _alarmed(self, novel: Floats64) -> bool:
+        """Whether there is a shift that nothing is known of; if so, it is the present one."""
+        config, block = self.config, self.config.block
+        self._novel = np.concatenate([self._novel, novel])
+        while len(self._novel) >= block:
+            self._blocks = np.concatenate([self._blocks, self._novel[:block].mean(0)[None]])[-config.slow :]
+            self._novel = self._novel[block:]
+        last = self._signatures.get(self.shift)
+        least = 0.0 if last is None else config.order * float((last**2).mean())
+        weak = _score(self._blocks) if len(self._blocks) == config.slow else 0.0
+        for score, times, seen in ((self.score, config.alarm, self._window), (weak, config.slow_alarm, self._blocks)):
+            if score > max(times * self.threshold, least if seen is self._window else 0.0):
+                self._find(seen.mean(0), 0.0)
+                return True
+        return False
+
+    def _find(self, here: Floats64, noise: float) -> None:
+        """Make the known shift that `here` is of the present one, or make it known."""
+        near = [number for number, known in self._signatures.items() if _near(here, known, noise, self.config.other)]
+        self._apart = None
+        if near:
+            self.shift = min(near, key=lambda number: float(np.square(here - self._signatures[number]).sum()))
+            return
+        self.shift, self._next = self._next, self._next + 1
+        self._signatures[self.shift], self._counts[self.shift] = here, 0
+        if len(self._signatures) > self.config.known:  # the one that was known first makes room
+            oldest = min(number for number in self._signatures if number != self.shift)
+            del self._signatures[oldest], self._counts[oldest]
+
+    def _follow(self, here: Floats64) -> None:
+        """A mean at first, then slowly forgetting: dusk moves a shift."""
+        self._apart = None
+        self._counts[self.shift] += 1
+        rate = max(0.1, 1 / self._counts[self.shift])
+        self._signatures[self.shift] = (1 - rate) * self._signatures[self.shift] + rate * here
+
+
+def _score(moved: Floats64) -> float:
+    """Squared length of the mean displacement, per dimension."""
+    return float((moved.mean(0) ** 2).mean()) if len(moved) else 0.0
+
+
+def _along(moved: Floats64, signature: Floats64) -> float:
+    """How far frames have moved along a known shift, 1 for all of its way.
+
+    Scenes move a block anywhere; along one direction they hardly do, so few frames are enough.
+    """
+    return float(moved.mean(0) @ signature / max(float(signature @ signature), _TINY)) if len(moved) else 0.0
+
+
+def _near(here: Floats64, signature: Floats64, noise: float, share: float) -> bool:
+    """Whether a mean displacement, squared error `noise`, may be one of a known shift."""
+    apart = float(np.square(here - signature).sum()) - noise
+    return apart <= share * max(float(here @ here), float(signature @ signature))
+
+
+def _bias(bank: Floats64) -> Floats64:
+    """Mean displacement of the source's own frames, each from the nearest that is not beside it in time."""
+    if len(bank) < _FEW:
+        return np.zeros(bank.shape[1])
+    squared = np.square(bank).sum(1)
+    distance = squared[:, None] + squared[None] - 2 * bank @ bank.T
+    order = np.arange(len(bank))
+    distance[np.abs(order[:, None] - order[None]) <= _APART] = np.inf
+    return np.asarray((bank - bank[distance.argmin(1)]).mean(0))
