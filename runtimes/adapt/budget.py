@@ -121,8 +121,9 @@ class Budget:
         """Learning from so many granted frames took so long; 0 frames for what else learning costs."""
         with self._lock:
             self._outstanding -= frames
-            self._balance_ms -= ms
             self.spent_ms += ms
+            if self.config.ms_per_frame is not None:
+                self._balance_ms -= ms
             if frames:
                 known = self._cost_ms if self._cost_ms is not None else ms / frames
                 self._cost_ms = _FORGET * known + (1 - _FORGET) * ms / frames
