@@ -163,7 +163,7 @@ class Report:
     Args:
         name: Of the benchmark.
         what: What is measured, in a few sentences: the script's docstring.
-        given: Its options.
+        given: Its options; with `--merge` the rows are those of other files, so that runs may go side by side.
     """
 
     def __init__(self, name: str, what: str, given: argparse.Namespace) -> None:
@@ -171,6 +171,10 @@ class Report:
         self._name, self._what, self._given = name, what, given
         self._claims: list[dict[str, Any]] = []
         self._began = time.perf_counter()
+        if given.merge:
+            given.seeds = []  # nothing is run
+            for path in given.merge:
+                self.rows += json.loads(path.read_text())["rows"]
 
     def add(self, **row: Any) -> None:
         """One row; what is a table itself is not printed."""
@@ -227,6 +231,9 @@ def options(what: str | None, *, count: int, engines: Sequence[str] = ("onnxrunt
     parser.add_argument("--engine", nargs="+", default=list(engines), choices=("onnxruntime", "openvino"))
     parser.add_argument("--only", nargs="+", help="names or families of contenders; `none` is always there")
     parser.add_argument("--result", type=Path, help="file to write instead of the one in benchmarks/results")
+    parser.add_argument(
+        "--merge", type=Path, nargs="+", help="run nothing; claims from the rows that runs with --result wrote"
+    )
     return parser
 
 

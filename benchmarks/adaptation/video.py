@@ -39,9 +39,9 @@ def frozen_after(
         encoder.learner(Path(folder) / "state", level=LEVELS[level], seed=trial.seed) as learner,
     ):
         through(learner, frames, BATCH)
-        serving = Serving(encoder)
-        serving.use(learner.served)
-        return np.concatenate([serving.embed(part) for part in np.array_split(stills, 20)]), story(learner)
+        with Serving(encoder) as serving:
+            serving.use(learner.served)
+            return np.concatenate([serving.embed(part) for part in np.array_split(stills, 20)]), story(learner)
 
 
 def run_corruption(trial: Trial, engine: str, name: str, held_out: Leg, report: Report, names: list[str]) -> None:
