@@ -12,17 +12,18 @@ import onnx
 from edgessl.bundle import Kind
 from edgessl.errors import BundleError, EngineError
 from edgessl.export.draft import Draft
-from edgessl.export.graphs import Graphs
-from edgessl.export.surgery import part, readers_of, weights_of
+from edgessl.export.graphs import Graphs, convolutions
+from edgessl.export.surgery import readers_of, weights_of
 from edgessl.metrics import cosines
 from edgessl.runtimes.encoder import Encoder
 from edgessl.runtimes.fold import Fold, PortConstants
 from edgessl.runtimes.split import Port, Tail, Trunk
+from edgessl.runtimes.verify import BOUNDS
 
-#: Mean cosine of the folded encoder with trunk, ports and tail. In fp32 it is the same function. In int8 the tail is rounded
-#: in the one and float in the other, each within 0.995 of fp32; with two such roundings apart 0.99 is what that leaves.
-BOUNDS = {"fp32": 0.9999, "int8": 0.99}
 _SAMPLES = 32
+_NOISE = (
+    1e-4  # 1 - cosine that rounding makes; an encoder whose vectors hardly move with its ports is not judged below it
+)
 
 
 def record_fold(draft: Draft, graphs: Graphs, encoder: onnx.ModelProto, files: Mapping[str, Kind], engine: str) -> None:
@@ -54,25 +55,6 @@ def record_fold(draft: Draft, graphs: Graphs, encoder: onnx.ModelProto, files: M
                 del draft.manifest["split"]["folds"]
 
 
-def convolutions(trunk: onnx.ModelProto, ports: int) -> list[str]:
-    """Names of the convolutions whose outputs the ports read, and nobody else on the way to the latents; else nothing."""
-    readers = readers_of(trunk)
-    made = {name: node for node in trunk.graph.node for name in node.output}
-    found = {}
-    for index in range(ports):
-        name = f"port{index}.scale"
-        while [node.op_type for node in readers.get(name, [])] in (["Reshape"], ["Unsqueeze"]):
-            name = readers[name][0].output[0]
-        if [node.op_type for node in readers.get(name, [])] != ["Mul"]:
-            return []
-        value = next((given for given in readers[name][0].input if given != name), "")
-        if value not in made or made[value].op_type != "Conv" or len(made[value].input) < 3:
-            return []
-        found[value] = made[value].name
-    onward = readers_of(part(trunk, ["latents"])) if found else {}
-    return list(found.values()) if all(len(onward[value]) == 1 for value in found) else []
-
-
 def constants_behind(model: onnx.ModelProto, names: list[str]) -> list[PortConstants]:
     """What these convolutions compute with, in float or behind Q/DQ pairs; nothing where one has something else."""
     nodes = {node.name: node for node in model.graph.node}
@@ -80,7 +62,9 @@ def constants_behind(model: onnx.ModelProto, names: list[str]) -> list[PortConst
     stored, readers = weights_of(model), readers_of(model)
     found = []
     for name in names:
-        weight, bias = nodes[name].input[1:3]
+        if len(nodes[name].input) < 3:
+            return []
+        weight, bias = nodes[name].input[1:]
         pairs = [made.get(value) for value in (weight, bias)]
         scaled = weight if pairs[0] is None else pairs[0].input[1]
         one = PortConstants(
@@ -96,20 +80,26 @@ def constants_behind(model: onnx.ModelProto, names: list[str]) -> list[PortConst
 
 
 def _agrees(draft: Draft, precision: str, engine: str) -> bool:
-    """Whether the folded encoder does what trunk, ports and tail do, with ports that move something."""
+    """Whether the folded encoder does what trunk, ports and tail do, with ports that move something.
+
+    It must be as near to them as any graph of this precision must be to PyTorch (`BOUNDS`), and go at least half of the way
+    that the ports move the vectors: ports that move little would pass the first alone without being folded in at all.
+    """
     bundle, frames = draft.bundle(), draft.golden.samples[:_SAMPLES]
-    with Trunk(bundle, engine=engine, precision=precision) as trunk, Tail(bundle, engine=engine) as tail:
+    options: dict[str, Any] = {"engine": engine, "precision": precision}
+    with Trunk(bundle, **options) as trunk, Tail(bundle, engine=engine) as tail:
         ports = probe_ports(trunk, frames)
         wanted = tail.run(trunk.run(frames, ports).latents)
     try:
-        constants = Fold(bundle, engine=engine, precision=precision).constants(ports)
+        constants = Fold(bundle, **options).constants(ports)
         if constants is None:
             return False
-        with Encoder(bundle, engine=engine, precision=precision, constants=constants) as encoder:
-            given = encoder.embed(frames)
+        with Encoder(bundle, **options) as plain, Encoder(bundle, **options, constants=constants) as folded:
+            moved, off = (1 - cosines(wanted, each.embed(frames)).mean() for each in (plain, folded))
     except (BundleError, EngineError):  # another form of the constants than the walk took them for
         return False
-    return bool(cosines(wanted, given).mean() >= BOUNDS[precision])  # NaN is not
+    bound = BOUNDS[precision]
+    return bool(off <= 1 - max(bound.min_cosine, bound.mean_cosine) and off <= max(moved / 2, _NOISE))  # NaN is not
 
 
 def probe_ports(trunk: Trunk, frames: np.ndarray[Any, Any], seed: int = 0) -> list[Port]:

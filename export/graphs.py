@@ -7,11 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import numpy as np
 import onnx
+from onnx import numpy_helper
 
 from edgessl.export.graph import write_graph
 from edgessl.export.split import Split, Whole
-from edgessl.export.surgery import part, without_ports
+from edgessl.export.surgery import part, readers_of, weights_of, without_ports
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,9 +52,40 @@ def traced(split: Split) -> Graphs:
     return graphs
 
 
+def convolutions(trunk: onnx.ModelProto, ports: int) -> list[str]:
+    """Names of the convolutions whose outputs the ports read, and nobody else on the way to the latents; else nothing."""
+    readers = readers_of(trunk)
+    made = {name: node for node in trunk.graph.node for name in node.output}
+    found = {}
+    for index in range(ports):
+        name = f"port{index}.scale"
+        while [node.op_type for node in readers.get(name, [])] in (["Reshape"], ["Unsqueeze"]):
+            name = readers[name][0].output[0]
+        if [node.op_type for node in readers.get(name, [])] != ["Mul"]:
+            return []
+        value = next((given for given in readers[name][0].input if given != name), "")
+        if value not in made or made[value].op_type != "Conv":
+            return []
+        found[value] = made[value].name
+    onward = readers_of(part(trunk, ["latents"])) if found else {}
+    return list(found.values()) if all(len(onward[value]) == 1 for value in found) else []
+
+
 def _parts_of(whole: onnx.ModelProto) -> Graphs:
+    _with_biases(whole)
     plain = onnx.ModelProto()
     plain.CopyFrom(whole)
     same = without_ports(plain)
     inner = [entry.name for entry in whole.graph.output if entry.name != "vectors"]
     return Graphs(encoder=part(plain, ["vectors"]), trunk=part(whole, inner), same=same)
+
+
+def _with_biases(whole: onnx.ModelProto) -> None:
+    """Give each convolution that a port reads a bias, in place: there a shift finds room. The exporter drops one of zeros."""
+    ports = sum(entry.name.endswith(".scale") for entry in whole.graph.input)
+    names, stored = convolutions(whole, ports), weights_of(whole)
+    for node in whole.graph.node:
+        if node.name in names and len(node.input) == 2 and node.input[1] in stored:
+            zeros = np.zeros(stored[node.input[1]].dims[0], np.float32)
+            whole.graph.initializer.append(numpy_helper.from_array(zeros, f"{node.name}.bias"))
+            node.input.append(f"{node.name}.bias")

@@ -21,6 +21,7 @@ from edgessl.runtimes.graphs import graph_for, takes_plans
 
 Floats = NDArray[np.float32]
 
+_INT32 = 2**31 - 1
 _LARGEST = 2**30  # of an int32 bias: half of the range stays for what the convolution adds to it
 
 
@@ -48,32 +49,26 @@ class PortConstants:
         return {*self.scaled, self.bias, self.steps} - {""}
 
     def moved(self, factory: Arrays, scale: Floats, shift: Floats) -> Arrays:
-        """Their values with the port in them; gains and shifts `(channels,)`.
+        """Their values with a port in them, scale and shift `(channels,)`.
 
         Raises:
             BundleError: The constants are not those of a convolution with so many channels.
         """
-        given = [factory[name] for name in sorted(self.names())]
-        first = [factory[name] for name in (*self.scaled, *filter(None, [self.steps]))]
-        kinds = {np.dtype(np.int32) if self.steps else np.dtype(np.float32)}
-        if (
-            any(value.shape[:1] != scale.shape or value.dtype != np.float32 for value in first)
-            or factory[self.bias].size != len(scale)
-            or factory[self.bias].dtype not in kinds
+        channels, bias = len(scale), factory[self.bias]
+        gains = [*self.scaled, *filter(None, [self.steps])]
+        kind = np.int32 if self.steps else np.float32
+        if any(factory[name].shape[:1] != (channels,) or factory[name].dtype != np.float32 for name in gains) or (
+            bias.size != channels or bias.dtype != kind
         ):
-            shapes = ", ".join(f"{value.dtype} {value.shape}" for value in given)
-            raise BundleError(f"constants of {shapes} are not those of a port of {len(scale)}; export the bundle again")
-        values = {
-            name: value * scale.reshape(-1, *[1] * (value.ndim - 1))
-            for name, value in zip((*self.scaled, *filter(None, [self.steps])), first, strict=True)
-        }
-        bias = factory[self.bias].ravel()
+            given = ", ".join(f"{name} {factory[name].dtype} {factory[name].shape}" for name in (*gains, self.bias))
+            raise BundleError(f"{given} are not the constants of a port of {channels}; export the bundle again")
+        values = {name: factory[name] * scale.reshape(-1, *[1] * (factory[name].ndim - 1)) for name in gains}
         if self.steps:
-            counted = bias + np.rint(shift.astype(np.float64) / values[self.steps].ravel())
-            moved = np.clip(np.nan_to_num(counted), -(2**31), 2**31 - 1).astype(np.int32)
+            counts = np.rint(shift / values[self.steps].ravel().astype(np.float64))
+            values[self.bias] = np.clip(bias + counts.reshape(bias.shape), -_INT32, _INT32).astype(np.int32)
         else:
-            moved = (scale * bias + shift).astype(np.float32)
-        return values | {self.bias: moved.reshape(factory[self.bias].shape)}
+            values[self.bias] = scale.reshape(bias.shape) * bias + shift.reshape(bias.shape)
+        return values
 
 
 class Fold:
@@ -99,26 +94,25 @@ class Fold:
         return bool(self._ports)
 
     def constants(self, ports: Sequence[tuple[Floats, Floats]]) -> Arrays | None:
-        """All constants that these ports, scale and shift `(channels,)` each, move; None where int32 cannot hold one."""
+        """All constants that these ports, scale and shift `(channels,)` each, move; None where int32 cannot hold one.
+
+        Raises:
+            BundleError: The ports are not this graph's.
+        """
+        if len(ports) != len(self._ports):
+            raise BundleError(f"{len(ports)} ports for a graph of {len(self._ports)}; export the bundle again")
         values: Arrays = {}
         for port, (scale, shift) in zip(self._ports, ports, strict=True):
             values |= port.moved(self._factory, scale, shift)
-        fits = all(
-            np.abs(values[port.bias].astype(np.int64)).max() <= max(_LARGEST, _largest(self._factory[port.bias]))
-            for port in self._ports
-            if port.steps
-        )
-        return values if fits else None
+        large = [np.abs(values[port.bias].astype(np.int64)).max() > _LARGEST for port in self._ports if port.steps]
+        return None if any(large) else values
 
 
 def recorded(bundle: Bundle, *, engine: str, precision: str) -> tuple[PortConstants, ...]:
     """What the manifest says of the graph that `engine` opens; empty where there is nothing to fold into."""
-    split = bundle.manifest.get("split", {})
     if takes_plans(engine):  # a plan's constants are the builder's
         return ()
     file = graph_for(bundle, "encoder", precision, engine).relative_to(bundle.path).as_posix()
-    return tuple(PortConstants.from_json(fields) for fields in split.get("folds", {}).get(file, ()))
-
-
-def _largest(values: NDArray[Any]) -> int:
-    return int(np.abs(values.astype(np.int64)).max())
+    return tuple(
+        PortConstants.from_json(fields) for fields in bundle.manifest.get("split", {}).get("folds", {}).get(file, ())
+    )

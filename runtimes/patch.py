@@ -6,6 +6,7 @@ that rearrange convolution weights. So the bytes of the file are written anew ar
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
@@ -18,7 +19,8 @@ from edgessl.runtimes.engines.wire import Field, encoded, fields, numbers
 _GRAPH, _INITIALIZER = 7, 5  # fields of ModelProto and GraphProto (onnx.proto)
 _DIMS, _TYPE, _FLOATS, _NAME, _RAW = 1, 2, 4, 8, 9  # of TensorProto
 _VALUES = (4, 5, 6, 7, 9, 10, 11)  # of TensorProto: all that may hold the values
-_DTYPES = {1: np.dtype("<f4"), 2: np.dtype("u1"), 3: np.dtype("i1"), 6: np.dtype("<i4")}  # TensorProto.DataType
+#: TensorProto.DataType -> dtype
+_DTYPES: dict[int, np.dtype[Any]] = {1: np.dtype("<f4"), 2: np.dtype("u1"), 3: np.dtype("i1"), 6: np.dtype("<i4")}
 
 
 def constants_of(content: bytes, names: Collection[str]) -> dict[str, NDArray[Any]]:
@@ -92,7 +94,7 @@ def _value(name: str, tensor: memoryview) -> NDArray[Any]:
     kind, shape = _kind(name, tensor)
     places = (_RAW, _FLOATS) if kind == np.float32 else (_RAW,)
     stored = b"".join(bytes(field.value) for field in fields(tensor) if field.number in places)
-    if len(stored) != kind.itemsize * int(np.prod(shape)):
+    if len(stored) != kind.itemsize * math.prod(shape):
         raise BundleError(f"the graph's initializer {name!r} is not stored as {kind} {shape}; export it again")
     return np.frombuffer(stored, kind).reshape(shape)
 

@@ -1,0 +1,165 @@
+"""Where ports stand behind convolutions the export says which constants take them in; elsewhere it says nothing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from edgessl.bundle import open_bundle
+from edgessl.encoders import EncoderModule, build_encoder
+from edgessl.export.bundle import export
+from edgessl.export.calibrate import observe
+from edgessl.export.config import ExportConfig
+from edgessl.export.fold import constants_behind
+from edgessl.export.graphs import convolutions, traced
+from edgessl.export.placement import PLACEMENTS
+from edgessl.export.quantize import quantized
+from edgessl.export.split import Split, split_encoder
+from edgessl.export.surgery import weights_of
+from edgessl.export.train_step import StepConfig
+from edgessl.metrics import cosines
+from edgessl.runtimes.adapt.served import Served
+from edgessl.runtimes.adapt.serving import Serving
+from edgessl.runtimes.encoder import open_encoder
+from edgessl.sources.arrays import ArraySource
+from tests.export.conftest import IMAGES, smooth_frames, trained_enough
+from tests.export.hand_graphs import conv_net
+
+CONFIG = ExportConfig(
+    targets=("onnx", "openvino"), precision="int8", calibration=40, statistics=40, golden=24, anchors=9,
+    step=StepConfig(batch=4, anchors=3),
+)  # fmt: skip
+
+
+def written(encoder: EncoderModule, folder: Path, config: ExportConfig = CONFIG) -> Path:
+    frames = smooth_frames(72)
+    source = ArraySource("frames", frames, IMAGES, [str(row) for row in range(len(frames))])
+    return export(encoder, {"recipe": "none"}, source, folder / "robot.edgessl", config=config).path
+
+
+@pytest.fixture(scope="module")
+def conv() -> EncoderModule:
+    return trained_enough("conv_small")
+
+
+@pytest.fixture(scope="module")
+def folding(conv: EncoderModule, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return written(conv, tmp_path_factory.mktemp("fold"))
+
+
+def ports_of(split: Split, seed: int = 0) -> list[tuple[np.ndarray, np.ndarray]]:
+    rng = np.random.default_rng(seed)
+    with torch.no_grad():
+        statistics = split.trunk(torch.from_numpy(smooth_frames(24, seed=7)), *split.identity_ports())[1:]
+    spreads = [
+        (square.mean(0) - mean.mean(0) ** 2).sqrt().numpy()
+        for mean, square in zip(statistics[::2], statistics[1::2], strict=True)
+    ]
+    return [
+        (
+            rng.uniform(0.7, 1.4, len(each)).astype(np.float32),
+            (0.2 * rng.normal(size=len(each)) * each).astype(np.float32),
+        )
+        for each in spreads
+    ]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("engine", ["onnxruntime", "openvino"])
+@pytest.mark.parametrize(("precision", "bound"), [("fp32", 0.99999), ("int8", 0.995)])
+def test_the_folded_encoder_does_what_pytorch_does_with_ports(
+    conv: EncoderModule, folding: Path, engine: str, precision: str, bound: float
+) -> None:
+    split, frames = split_encoder(conv), smooth_frames(40, seed=8)
+    ports = ports_of(split)
+    with torch.no_grad():
+        moved = [torch.from_numpy(each) for port in ports for each in port]
+        wanted = split.tail(split.trunk(torch.from_numpy(frames), *moved)[0]).numpy()
+    with open_encoder(folding, engine=engine, precision=precision) as encoder, Serving(encoder) as serving:
+        plain = encoder.embed(frames)
+        serving.use(Served(number=1, ports=tuple(ports)))
+        assert serving.info()["path"] == "folded"
+        given = serving.embed(frames)
+    assert cosines(wanted, given).mean() > bound
+    assert 1 - cosines(wanted, given).mean() < (1 - cosines(wanted, plain).mean()) / 2
+
+
+@pytest.mark.slow
+def test_every_encoder_of_the_bundle_has_its_own_record(folding: Path) -> None:
+    folds = open_bundle(folding).manifest["split"]["folds"]
+    assert set(folds) == {"encoder.onnx", "encoder.int8.onnx", "openvino/encoder.fp32.xml", "openvino/encoder.int8.xml"}
+    assert {len(ports) for ports in folds.values()} == {2}
+    assert all(port["steps"] for port in folds["encoder.int8.onnx"])
+
+
+@pytest.mark.slow
+def test_a_transformer_has_no_record_and_is_served_in_halves(tmp_path: Path) -> None:
+    config = ExportConfig(precision="fp32", statistics=40, golden=24, anchors=9, step=StepConfig(batch=4, anchors=3))
+    torch.manual_seed(0)
+    encoder = build_encoder("vit_micro", IMAGES, dim=12, depth=3, heads=3, patch=8).eval()
+    split, frames = split_encoder(encoder), smooth_frames(9, seed=8)
+    ports = ports_of(split)
+    path = written(encoder, tmp_path, config)
+    assert "folds" not in open_bundle(path).manifest["split"]
+    with torch.no_grad():
+        moved = [torch.from_numpy(each) for port in ports for each in port]
+        wanted = split.tail(split.trunk(torch.from_numpy(frames), *moved)[0]).numpy()
+    with open_encoder(path, precision="fp32") as opened, Serving(opened) as serving:
+        serving.use(Served(number=1, ports=tuple(ports)))
+        assert serving.info()["path"] == "split"
+        np.testing.assert_allclose(serving.embed(frames), wanted, atol=1e-4)
+
+
+def test_the_convolution_is_found_by_what_the_port_reads() -> None:
+    model = conv_net(ports=True)
+    model.graph.output[0].name = "latents"
+    next(node for node in model.graph.node if node.output[0] == "vectors").output[0] = "latents"
+    assert convolutions(model, 1) == ["stages.0/Conv"]
+    assert convolutions(model, 2) == []  # there is no second port
+    assert convolutions(model, 0) == []
+
+
+def test_a_value_that_goes_around_its_port_is_not_folded() -> None:
+    model = conv_net(ports=True)
+    model.graph.output[0].name = "latents"
+    next(node for node in model.graph.node if node.output[0] == "vectors").output[0] = "latents"
+    relu = next(node for node in model.graph.node if node.op_type == "Relu")
+    relu.op_type = "Max"
+    relu.input.append("c0")
+    assert convolutions(model, 1) == []
+
+
+def test_constants_are_found_in_float_and_behind_pairs() -> None:
+    model = conv_net()
+    (port,) = constants_behind(model, ["stages.0/Conv"])
+    assert (port.scaled, port.bias, port.steps) == (("k0",), "b0", "")
+    ranges = observe(model, smooth_frames(8, 16, 8)[:, :9, :7])
+    (port,) = constants_behind(quantized(model, ranges, PLACEMENTS["onnxruntime"]), ["stages.0/Conv"])
+    assert (port.scaled, port.bias, port.steps) == (("k0_scale",), "b0_quantized", "b0_quantized_scale")
+    (port,) = constants_behind(quantized(model, ranges, PLACEMENTS["symmetric"]), ["stages.0/Conv"])
+    assert (port.scaled, port.bias, port.steps) == (("k0_scale",), "b0", "")
+
+
+def test_weights_that_another_node_reads_too_are_not_folded() -> None:
+    model = conv_net()
+    next(node for node in model.graph.node if node.name == "stages.1.1/Conv").input[2] = "b0"
+    assert constants_behind(model, ["stages.0/Conv"]) == []
+    assert weights_of(model)["b0"].dims == [6]
+
+
+def test_a_convolution_without_a_bias_gets_one() -> None:
+    torch.manual_seed(0)
+    fresh = build_encoder("conv_small", IMAGES, widths=(6, 10, 12)).eval()  # its norms add nothing yet
+    graphs = traced(split_encoder(fresh))
+    names = convolutions(graphs.trunk, 2)
+    assert names == ["stages.0.0/Conv", "stages.1.1/Conv"]
+    for model in (graphs.encoder, graphs.trunk):
+        assert [port.bias for port in constants_behind(model, names)] == [f"{name}.bias" for name in names]
+
+
+def test_a_residual_sum_in_front_of_a_port_has_no_constants_to_fold_into() -> None:
+    graphs = traced(split_encoder(build_encoder("res_small", IMAGES, widths=(6, 10, 12)).eval()))
+    assert convolutions(graphs.trunk, 2) == []
