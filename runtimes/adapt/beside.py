@@ -11,6 +11,7 @@ over; `Encoder.embed` is the factory's, and opening the state again goes on from
 
 from __future__ import annotations
 
+import atexit
 import time
 import traceback
 from collections.abc import Callable, Iterator
@@ -98,6 +99,7 @@ class Beside:
         self._gather()
         self._worker = Thread(target=self._work, name="edgessl-learner", daemon=True)
         self._worker.start()
+        atexit.register(self.close)  # a thread that is cut off inside an engine may abort the process; OpenVINO's does
 
     @property
     def version(self) -> int:
@@ -157,6 +159,7 @@ class Beside:
     def close(self) -> None:
         """Stop learning, write the last snapshot, and give the memory back; frames that still wait are let go.
 
+        The end of the process closes too.
         A learner that hangs is left behind after `close_s`: event `abandoned`. It writes nothing if it ever returns, and
         holds folder and memory until then, or until the process ends.
         """
@@ -164,6 +167,7 @@ class Beside:
             if self._closing:
                 return
             self._closing = True
+        atexit.unregister(self.close)
         self._waiting.close()
         self._worker.join(self._close_s)
         with self._lock:

@@ -7,6 +7,8 @@ formula. The last tests run the real ones.
 from __future__ import annotations
 
 import inspect
+import subprocess
+import sys
 import threading
 import time
 from types import SimpleNamespace
@@ -292,6 +294,20 @@ def test_closing_stops_the_learner_and_lets_it_save(start):
     assert threading.current_thread() not in learner.threads
     with pytest.raises(EngineError, match="closed"):
         beside.embed(frames_from(0, 1))
+
+
+def test_the_end_of_the_process_closes():
+    script = f"""
+import runpy
+names = runpy.run_path({__file__!r})
+class Tells(names["Learns"]):
+    def close(self, *, save=True):
+        print("closed", save)
+beside = names["Beside"](Tells(), names["Serves"](), budget=names["unlimited"]())
+beside.embed(names["frames_from"](0, 3))
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout.strip(), done.stderr) == (0, "closed True", "")
 
 
 def test_a_learner_that_hangs_is_left_behind(start):
