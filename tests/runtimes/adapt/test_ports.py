@@ -142,7 +142,7 @@ def test_of_a_linear_layer_any_pairs_carry_a_shift_exactly(source):
     """A port that only shifts (`clip=1`) moves all frames of a linear network alike: four pairs say it all."""
     level, network = ports(source, clip=1.0, window=60, paired=4), Network(relu=False)
     frames = night(63, 1)
-    for start in range(0, 63):
+    for start in range(63):
         served = step(level, network, frames[start : start + 1])
     assert served
     again = network.run(frames, level.values)
@@ -156,7 +156,7 @@ def test_carried_statistics_of_other_frames_are_much_nearer_than_the_pairs_own(s
     for seed in range(8):
         level, network = ports(source, window=400, paired=32), Network(relu=True, seed=seed)
         frames = night(431, seed)
-        for start in range(0, 431):
+        for start in range(431):
             served = step(level, network, frames[start : start + 1])
         assert served
         mean, variance = statistics(network.run(frames, level.values), 1)
