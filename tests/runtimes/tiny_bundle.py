@@ -94,7 +94,11 @@ def _source(path: Path, day: np.ndarray) -> dict[str, np.ndarray]:
         }
     out = _run(path / "trunk.int8.onnx", frames=day, **ports)
     vectors = _run(path / "tail.onnx", latents=out["latents"])["vectors"]
-    source = {"embedding.mean": vectors.mean(0), "embedding.var": vectors.var(0)}
+    source = {
+        "embedding.mean": vectors.mean(0),
+        "embedding.var": vectors.var(0),
+        "embedding.covariance": np.cov(vectors, rowvar=False, bias=True),
+    }
     for index in range(len(CHANNELS)):
         mean = out[f"port{index}.mean"].mean(0)
         source[f"port{index}.mean"] = mean

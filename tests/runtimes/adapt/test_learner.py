@@ -14,13 +14,22 @@ import edgessl
 from edgessl.bundle import signed
 from edgessl.errors import EngineError, InputError, StateError, UnknownNameError
 from edgessl.runtimes.adapt.adaptation import LEVELS, Adaptation, LearnerConfig
+from edgessl.runtimes.adapt.dependence import DependenceConfig
 from edgessl.runtimes.adapt.guard import GuardConfig
 from edgessl.runtimes.adapt.memory import MemoryConfig
+from edgessl.runtimes.adapt.ports import PortsConfig
+from edgessl.runtimes.adapt.recenter import RecenterConfig
 from edgessl.runtimes.adapt.store import RING
 from edgessl.runtimes.engines.onnxrt import OnnxRuntime
 from edgessl.signals import InputSpec
 
 NIGHT = 0.4  # gain
+# The scenes of these streams are independent of each other, and short: what a real stream needs thousands of frames for.
+QUICK = LearnerConfig(
+    observe_every=1,
+    dependence=DependenceConfig(prior=1.0, weight=0.0),
+    recenter=RecenterConfig(trust=30.0, prior=30.0, floor=0.02),
+)
 
 
 def kinds(learner):
@@ -60,7 +69,7 @@ def test_at_night_frames_find_their_day_again(encoder, tmp_path, scenes, level):
     def recall(vectors):
         return ((vectors @ bank.T).argmax(1) == np.arange(150)).mean()
 
-    with encoder.learner(tmp_path / "state", level=level) as learner:
+    with encoder.learner(tmp_path / "state", level=level, config=QUICK) as learner:
         learner.observe(scenes(600, 6, NIGHT))
         adapted = learner.observe(scenes(150, 9, NIGHT))
     assert recall(encoder.embed(scenes(150, 9, NIGHT))) < 0.2
@@ -162,13 +171,17 @@ class Casting:
         self._trunk.close()
 
 
-def test_frames_that_are_not_finite_are_counted_and_never_learned_from(encoder, tmp_path, scenes):
+@pytest.mark.parametrize("observe_every", [1, 16])
+def test_frames_that_are_not_finite_are_counted_and_never_learned_from(encoder, tmp_path, scenes, observe_every):
     night = scenes(100, 6, NIGHT).astype(np.float32)
     bad = night.copy()
     bad[3, 2, 1, 0], bad[57] = np.nan, np.inf
-    with encoder.learner(tmp_path / "state") as learner:
+    config = LearnerConfig(observe_every=observe_every)
+    with encoder.learner(tmp_path / "state", config=config) as learner:
         learner.input = InputSpec(kind="series", shape=(12, 10, 3), dtype="float32", units="steps")
         learner._learned.trunk = trunk = Casting(learner._learned.trunk)
+        serve = learner._serve
+        learner._serve = lambda frames: (trunk.seen.append(frames), serve(frames.astype(np.uint8)))[1]
         vectors = learner.observe(bad)
         assert learner.info()["quarantined"] == 2
     assert np.flatnonzero(np.isnan(vectors).any(1)).tolist() == [3, 57]
@@ -221,7 +234,7 @@ def test_a_step_that_is_not_finite_rolls_back(encoder, tmp_path, scenes):
 
 def test_learning_that_fails_costs_no_vector(encoder, tmp_path, scenes):
     with encoder.learner(tmp_path / "state") as learner:
-        learner._learned._recenter.update = lambda vectors: 1 / 0
+        learner._learned._recenter.update = lambda *_, **__: 1 / 0
         assert np.isfinite(learner.observe(scenes(100, 6, NIGHT))).all()
         assert learner.info()["frozen"]
     assert "ZeroDivisionError" in next(event["error"] for event in learner.events if event["kind"] == "failed")
@@ -231,7 +244,7 @@ def test_a_restart_may_learn_after_learning_failed(encoder, tmp_path, scenes):
     with encoder.learner(tmp_path / "state") as learner:
         learner.observe(scenes(64, 6, NIGHT))
         kept = learner.snapshot()
-        learner._learned._recenter.update = lambda vectors: 1 / 0
+        learner._learned._recenter.update = lambda *_, **__: 1 / 0
         learner.observe(scenes(64, 7, NIGHT))
         assert learner.info()["frozen"]
         assert learner.snapshot() == kept  # half of a step is not stored
@@ -244,13 +257,13 @@ def test_a_restart_may_learn_after_learning_failed(encoder, tmp_path, scenes):
 
 
 def test_learning_that_was_interrupted_is_not_stored(encoder, tmp_path, scenes):
-    def interrupt(*_):
+    def interrupt(*_, **__):
         raise KeyboardInterrupt
 
     learner = encoder.learner(tmp_path / "state")
     learner.observe(scenes(64, 6, NIGHT))
     kept = learner.snapshot()
-    learner._learned._ports.observe = interrupt
+    learner._learned._recenter.update = interrupt
     with pytest.raises(KeyboardInterrupt), learner:
         learner.observe(scenes(64, 7, NIGHT))
     with encoder.learner(tmp_path / "state") as learner:
