@@ -17,7 +17,6 @@ from edgessl.runtimes.adapt.adaptation import LEVELS, Adaptation, LearnerConfig
 from edgessl.runtimes.adapt.dependence import DependenceConfig
 from edgessl.runtimes.adapt.guard import GuardConfig
 from edgessl.runtimes.adapt.memory import MemoryConfig
-from edgessl.runtimes.adapt.ports import PortsConfig
 from edgessl.runtimes.adapt.recenter import RecenterConfig
 from edgessl.runtimes.adapt.store import RING
 from edgessl.runtimes.engines.onnxrt import OnnxRuntime
