@@ -24,6 +24,7 @@ from edgessl.encoders.base import EncoderModule
 #: Name in the tables -> name of the learner's level.
 LEVELS = {"level0": "recenter", "level1": "ports", "level2": "tail"}
 TORCH = "torch"
+THREADS = 1  # of an engine: batches this small gain little from more, and runs may go side by side
 COPIES = 4  # CoTTA's augmented copies; the paper's 32 would take hours on two cores
 
 
@@ -80,7 +81,7 @@ class Contender:
 @contextmanager
 def plain(bundle: Path, engine: str) -> Iterator[Observer]:
     """The int8 encoder without a learner."""
-    with edgessl.open(bundle, engine=engine, precision="int8") as encoder:
+    with edgessl.open(bundle, engine=engine, precision="int8", threads=THREADS) as encoder:
         yield SimpleNamespace(observe=encoder.embed)
 
 
@@ -88,7 +89,7 @@ def plain(bundle: Path, engine: str) -> Iterator[Observer]:
 def learner(bundle: Path, engine: str, level: str, seed: int) -> Iterator[Observer]:
     """The learner as it ships, nothing configured, on a fresh state; `level` is a key of `LEVELS`."""
     with (
-        edgessl.open(bundle, engine=engine, precision="int8") as encoder,
+        edgessl.open(bundle, engine=engine, precision="int8", threads=THREADS) as encoder,
         tempfile.TemporaryDirectory() as folder,
         encoder.learner(Path(folder) / "state", level=LEVELS[level], seed=seed) as opened,
     ):

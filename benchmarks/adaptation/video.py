@@ -17,7 +17,7 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
-from contenders import LEVELS, levels, plain
+from contenders import LEVELS, THREADS, levels, plain
 from corruptions import BENCHMARK, Frames
 from harness import Leg, Report, Trial, Vectors, chosen, options, story, through
 from streams import video
@@ -34,7 +34,7 @@ def frozen_after(
     from edgessl.runtimes.adapt.serving import Serving
 
     with (
-        edgessl.open(trial.bundle, engine=engine, precision="int8") as encoder,
+        edgessl.open(trial.bundle, engine=engine, precision="int8", threads=THREADS) as encoder,
         tempfile.TemporaryDirectory() as folder,
         encoder.learner(Path(folder) / "state", level=LEVELS[level], seed=trial.seed) as learner,
     ):
