@@ -9,6 +9,7 @@ What recentring does to the vectors comes on top of any of them, a product of `(
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -27,6 +28,7 @@ from edgessl.runtimes.graphs import trunk_beside
 from edgessl.runtimes.split import Port, Tail, Trunk
 
 Floats = NDArray[np.float32]
+_ALONE = 8192  # entries of a matrix that OpenBLAS multiplies by a vector without other threads: fewer than 9216
 Embed = Callable[[NDArray[Any]], Floats]  # frames (batch, *sample) -> unit vectors (batch, dim)
 
 
@@ -79,7 +81,7 @@ class Serving:
         self._check_open()
         path, why, embed = self._embed_of(served)
         if served.affine is not None:
-            embed = partial(_corrected, embed, _contiguous(served.affine))
+            embed = _Corrected(embed, served.affine)
         return Prepared(number=served.number, path=path, why=why, embed=embed)
 
     def swap(self, prepared: Prepared) -> None:
@@ -190,17 +192,26 @@ def _in_halves(encoder: Encoder, trunk: Trunk, ports: tuple[Port, ...], tail: Ta
     return tail.run(trunk.run(batch, ports).latents)
 
 
-def _contiguous(affine: Affine) -> Affine:
-    return Affine(
-        matrix=np.ascontiguousarray(affine.matrix, np.float32), shift=np.ascontiguousarray(affine.shift, np.float32)
-    )
+class _Corrected:
+    """`Affine.apply` of what `embed` gives, in the few calls that one frame at a time has time for.
 
+    Row by row, and in blocks of the matrix that numpy's BLAS (OpenBLAS) multiplies in the calling thread: waking its others
+    takes longer than the product, and they get in the way of the engine's.
+    """
 
-def _corrected(embed: Embed, affine: Affine, frames: NDArray[Any]) -> Floats:
-    """`Affine.apply` of what `embed` gives, in the few calls that one frame at a time has time for."""
-    vectors = embed(frames) @ affine.matrix
-    vectors += affine.shift
-    length = np.sqrt(np.einsum("ij,ij->i", vectors, vectors))
-    length[length == 0] = 1
-    vectors /= length[:, None]
-    return vectors
+    def __init__(self, embed: Embed, affine: Affine) -> None:
+        matrix = np.ascontiguousarray(affine.matrix.T, np.float32)
+        rows = max(1, _ALONE // len(matrix))
+        self._blocks = [(slice(at, at + rows), matrix[at : at + rows]) for at in range(0, len(matrix), rows)]
+        self._embed, self._shift = embed, affine.shift.astype(np.float32)
+
+    def __call__(self, frames: NDArray[Any]) -> Floats:
+        vectors = self._embed(frames)
+        moved = np.empty_like(self._shift)
+        for vector in vectors:
+            for part, block in self._blocks:
+                np.dot(block, vector, out=moved[part])
+            np.add(moved, self._shift, out=moved)
+            length = math.sqrt(np.dot(moved, moved))
+            np.multiply(moved, 1 / length if length else 1.0, out=vector)
+        return vectors
