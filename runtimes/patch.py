@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgessl.errors import BundleError
-from edgessl.runtimes.engines.wire import Field, encoded, fields, numbers
+from edgessl.runtimes.wire import Field, encoded, fields, numbers
 
 _GRAPH, _INITIALIZER = 7, 5  # fields of ModelProto and GraphProto (onnx.proto)
 _DIMS, _TYPE, _FLOATS, _NAME, _RAW = 1, 2, 4, 8, 9  # of TensorProto

@@ -145,7 +145,7 @@ class Serving:
             return "factory", "ports and tail are the factory's", encoder.embed
         fold = self._fold_once()
         if not fold.possible:
-            return "split", "not every port stands right behind a convolution of this graph", self._split(ports)
+            return "split", "the bundle records no constants that take the ports in", self._split(ports)
         constants = fold.constants(ports)
         if constants is None:
             return "split", "with these ports a bias does not fit into int32", self._split(ports)
@@ -156,7 +156,7 @@ class Serving:
             threads=encoder.threads,
             constants=constants,
         )
-        return "folded", "every port stands right behind a convolution", folded.embed
+        return "folded", "every port stands right behind a convolution, which takes it in", folded.embed
 
     def _split(self, ports: tuple[Port, ...] | None, tail: Tail | None = None) -> Embed:
         trunk, factory = self._halves_once()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from edgessl.runtimes.engines.wire import fields
+from edgessl.runtimes.wire import fields
 
 _GRAPH, _NODE = 7, 1  # fields of ModelProto and GraphProto (onnx.proto)
 _INPUT, _OUTPUT, _OP_TYPE = 1, 2, 4  # of NodeProto

@@ -6,7 +6,7 @@ inside an engine, where nothing stops it. So graphs with control flow, and with 
 
 from __future__ import annotations
 
-from edgessl.runtimes.engines.wire import fields
+from edgessl.runtimes.wire import fields
 
 #: Operators that run other graphs, perhaps without end.
 CONTROL_FLOW = (b"If", b"Loop", b"Scan", b"SequenceMap")

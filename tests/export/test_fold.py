@@ -10,6 +10,7 @@ import torch
 
 from edgessl.bundle import open_bundle
 from edgessl.encoders import EncoderModule, build_encoder
+from edgessl.errors import BundleError
 from edgessl.export.bundle import export
 from edgessl.export.calibrate import observe
 from edgessl.export.config import ExportConfig
@@ -24,6 +25,7 @@ from edgessl.metrics import cosines
 from edgessl.runtimes.adapt.served import Served
 from edgessl.runtimes.adapt.serving import Serving
 from edgessl.runtimes.encoder import open_encoder
+from edgessl.runtimes.engines import open_engine, read_constants
 from edgessl.sources.arrays import ArraySource
 from tests.export.conftest import IMAGES, smooth_frames, trained_enough
 from tests.export.hand_graphs import conv_net
@@ -93,6 +95,21 @@ def test_every_encoder_of_the_bundle_has_its_own_record(folding: Path) -> None:
     assert set(folds) == {"encoder.onnx", "encoder.int8.onnx", "openvino/encoder.fp32.xml", "openvino/encoder.int8.xml"}
     assert {len(ports) for ports in folds.values()} == {2}
     assert all(port["steps"] for port in folds["encoder.int8.onnx"])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("engine", ["onnxruntime", "openvino"])
+def test_a_constant_that_is_not_there_or_another_one_is_refused_by_the_engine(folding: Path, engine: str) -> None:
+    bundle = open_bundle(folding)
+    graph = bundle.graph("encoder", "int8", engine)
+    (port, _) = bundle.manifest["split"]["folds"][graph.relative_to(folding).as_posix()]
+    with pytest.raises(BundleError, match="gone"):
+        read_constants(engine, graph, [port["bias"], "gone"])
+    constants = read_constants(engine, graph, port["scaled"])
+    (name,) = constants
+    for other in (constants[name][:-1], constants[name].astype(np.int32)):
+        with pytest.raises(BundleError, match=name):
+            open_engine(engine, graph, constants={name: other})
 
 
 @pytest.mark.slow
