@@ -159,9 +159,8 @@ class Beside:
     def close(self) -> None:
         """Stop learning, write the last snapshot, and give the memory back; frames that still wait are let go.
 
-        The end of the process closes too.
-        A learner that hangs is left behind after `close_s`: event `abandoned`. It writes nothing if it ever returns, and
-        holds folder and memory until then, or until the process ends.
+        The end of the process closes too. A learner that hangs is left behind after `close_s`: event `abandoned`. It
+        writes nothing if it ever returns, and holds folder and memory until then, or until the process ends.
         """
         with self._lock:
             if self._closing:

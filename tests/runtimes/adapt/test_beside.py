@@ -22,6 +22,7 @@ from edgessl.runtimes.adapt.budget import Budget, BudgetConfig
 from edgessl.runtimes.adapt.learner import Learner
 from edgessl.runtimes.adapt.served import Served
 from edgessl.runtimes.adapt.serving import Serving
+from edgessl.runtimes.adapt.waiting import Waiting
 
 
 def vectors_of(number, frames):
@@ -176,6 +177,15 @@ def test_a_batch_larger_than_the_queue_leaves_its_newest_frames(start):
     held.gate.set()
     until(lambda: beside.info()["learned"] == 7)
     assert learner.seen[1:] == frames_from(95, 6).tolist()
+
+
+def test_frames_that_were_let_go_cost_the_budget_nothing():
+    budget = unlimited(ms_per_frame=1.0, burst_ms=30.0)
+    budget.settle(budget.grant(1), 1.0)  # a frame costs a millisecond
+    waiting = Waiting(2, budget)
+    waiting.put(frames_from(0, 10))
+    assert (len(waiting), waiting.dropped) == (2, 8)
+    assert budget.grant(100) == 30 - 2
 
 
 @pytest.mark.parametrize("error", [TypeError("no such thing"), MemoryError("none left"), SystemExit("enough")])
