@@ -132,7 +132,7 @@ def test_every_contender_serves_unit_vectors(setting, frames):
 def test_the_plain_bundle_is_the_int8_encoder(setting, frames):
     with plain(setting.bundle, "onnxruntime") as observer:
         vectors = observer.observe(frames[:9])
-    with edgessl.open(setting.bundle, engine="onnxruntime", precision="int8") as encoder:
+    with edgessl.open(setting.bundle, engine="onnxruntime", precision="int8", threads=1) as encoder:
         np.testing.assert_array_equal(vectors, encoder.embed(frames[:9]))
 
 
