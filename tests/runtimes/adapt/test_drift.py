@@ -182,13 +182,15 @@ def test_a_return_to_a_known_shift_is_recognised_by_number(number, at):
 
 
 def test_a_known_shift_is_back_before_the_alarm_would_have_known():
-    """Half of the last few frames are enough; a block of them is still nearly day."""
-    world = drift()
+    """A few frames are enough, of which one who does not know it thinks nothing yet."""
+    world, stranger = drift(), drift()
     live(world, NIGHT, 4)
-    live(world, DAY * 0, 2)
-    assert judge(world, frames(LEAST // 2, NIGHT, 7))
-    assert world.score < 4.0 * 0.5
+    for one in (world, stranger):
+        live(one, DAY * 0, 2)
+    first = frames(LEAST // 2, NIGHT, 7)
+    assert judge(world, first)
     assert world.shift == 0
+    assert not judge(stranger, first)
 
 
 def test_another_shift_is_followed_two_blocks_after_a_switch_without_going_back_to_the_source():
@@ -338,11 +340,23 @@ def test_a_shift_that_came_back_frame_by_frame_does_not_go_again():
     assert changes == [True, False, True]
 
 
+@pytest.mark.xfail(reason="the window is clipped, the votes that make the signature are not", strict=True)
+@pytest.mark.parametrize("times", [8, 30, 1000])
+def test_the_darkest_night_is_a_shift_too(times):
+    """Each of its frames lies beyond the clip."""
+    world = drift()
+    assert live(world, times * NIGHT, 6) == [0] * 6
+    assert live(world, DAY * 0, 3)[-1] is None
+    assert live(world, times * NIGHT, 6) == [0] * 6
+
+
 def test_a_few_odd_frames_are_worth_a_look_and_no_more():
     world = drift(alarm=1.0)
     judge(world, frames(BLOCK, DAY))
     assert not world.suspicious
-    assert not judge(world, frames(4, DAY * 3))  # score 9 of these four, beyond twice the alarm, and below it for the block
+    assert not judge(
+        world, frames(4, DAY * 3)
+    )  # score 9 of these four, beyond twice the alarm, and below it for the block
     assert world.suspicious
     live(world, NIGHT, 3)
     assert not world.suspicious

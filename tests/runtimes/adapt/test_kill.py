@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-INSTANTS = 12
+INSTANTS = 8
 
 
 @pytest.mark.slow
