@@ -167,7 +167,7 @@ def test_dusk_takes_its_signature_along():
         live(world, NIGHT * (1 + step / 40), 1, seed=step)
     assert world.known == (0,)
     assert world.shifted
-    assert world.state().tensors["signature.0"].mean() > 1.5 * NIGHT[0]
+    assert world.state().tensors["signature.0"].mean() > 2.5 * NIGHT[0]  # of 3; the mean of all is 2
 
 
 @pytest.mark.parametrize(("number", "at"), [(0, NIGHT), (1, FOG), (2, RAIN)])
@@ -179,6 +179,29 @@ def test_a_return_to_a_known_shift_is_recognised_by_number(number, at):
     assert live(world, at, 3, seed=9) == [number] * 3
     assert world.known == (0, 1, 2)
     assert world.confirmed == 7
+
+
+def test_of_two_shifts_that_lie_in_one_direction_the_nearer_one_is_back():
+    world, wet = drift(), NIGHT + 1.2 * FOG
+    live(world, NIGHT, 4)
+    assert live(world, wet, 4)[-1] == 1
+    for number, at in ((0, NIGHT), (1, wet), (0, NIGHT)):
+        assert live(world, DAY * 0, 3)[-1] is None
+        assert live(world, at, 3) == [number] * 3
+
+
+def test_what_lies_between_two_known_shifts_is_the_nearer_one():
+    world, wet = drift(), NIGHT + 1.2 * FOG
+    live(world, NIGHT, 4)
+    live(world, wet, 4)
+    live(world, DAY * 0, 3)
+    assert live(world, -FOG, 3)[-1] == 2
+    assert world.vote(frames(2 * BLOCK, NIGHT + 0.8 * FOG))
+    assert world.shift == 1
+    assert live(world, -FOG, 4)[-1] == 2
+    assert world.vote(frames(2 * BLOCK, NIGHT + 0.4 * FOG))
+    assert world.shift == 0
+    assert world.known == (0, 1, 2)
 
 
 def test_a_known_shift_is_back_before_the_alarm_would_have_known():

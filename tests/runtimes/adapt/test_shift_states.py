@@ -1,0 +1,82 @@
+"""Each shift has its own state, and a port's move takes along what is known of the vectors."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from edgessl.runtimes.adapt.adaptation import LearnerConfig
+from edgessl.runtimes.adapt.ports import PortsConfig
+
+NIGHT, GLARE = 0.4, 1.9  # gain
+CONFIG = LearnerConfig(observe_every=1, confirm_ports=1, ports=PortsConfig(window=48, paired=24))
+
+
+def tensors(learner):
+    return learner._learned.state().part("learned").part("present").tensors
+
+
+def observe(learner, frames):
+    """A block at a time, so that no decision comes in the middle of one; the state after each."""
+    found = []
+    for start in range(0, len(frames), 32):
+        learner.observe(frames[start : start + 32])
+        found.append(tensors(learner))
+    return found
+
+
+@pytest.fixture
+def learner(encoder, tmp_path):
+    with encoder.learner(tmp_path / "state", level="ports", config=CONFIG) as opened:
+        yield opened
+
+
+def test_each_shift_is_gone_on_with_where_it_was_left(learner, scenes):
+    ended = {}
+    for number, gain in enumerate((NIGHT, GLARE)):
+        ended[gain] = observe(learner, scenes(256, 6 + number, gain))[-1]
+        observe(learner, scenes(96, 5))
+        assert not learner.info()["shifted"]
+    for number, gain in enumerate((NIGHT, GLARE)):
+        served = learner.served.number
+        learner._learned.learn = lambda seen: ""  # look, and learn nothing
+        observe(learner, scenes(64, 8, gain))
+        assert learner.info()["shift"] == number
+        assert learner.served.number > served
+        for name, value in tensors(learner).items():
+            np.testing.assert_array_equal(value, ended[gain][name], err_msg=name)
+        observe(learner, scenes(96, 5))
+
+
+def test_a_shift_that_is_new_starts_from_the_factory(learner, scenes):
+    observe(learner, scenes(256, 6, NIGHT))
+    observe(learner, scenes(96, 5))
+    learner._learned.learn = lambda seen: ""
+    observe(learner, scenes(64, 7, GLARE))
+    assert learner.info()["shift"] == 1
+    assert (learner.served.ports, learner.served.affine) == (None, None)
+
+
+def test_a_moved_port_takes_the_running_statistics_along(learner, scenes, monkeypatch):
+    """By as much as frames of the night move, on average."""
+    learned, moves = learner._learned, []
+    night = scenes(320, 6, NIGHT)
+
+    def vectors():
+        return learned._tail.run(learned.trunk.run(night, learned._ports.values).latents)
+
+    def watched(part):
+        moved = part.moved
+        return lambda by: (moves.append((part, by.copy(), vectors())), moved(by))[1]
+
+    for part in (learned._recenter, learned._dependence):
+        monkeypatch.setattr(part, "moved", watched(part))
+    before = vectors()
+    observe(learner, night)
+    assert learned._ports.moves >= 3
+    assert [part for part, *_ in moves] == [learned._recenter, learned._dependence] * learned._ports.moves
+    for (_, by, after), (_, same, _) in zip(moves[::2], moves[1::2], strict=True):
+        np.testing.assert_array_equal(by, same)
+        truth = (after - before).mean(0)
+        assert np.linalg.norm(by - truth) < 0.25 * np.linalg.norm(truth) + 0.01
+        before = after
