@@ -11,7 +11,8 @@ from edgessl.runtimes.adapt.guard import Guard, GuardConfig
 from edgessl.runtimes.adapt.shape import Shape
 
 # What these tests rely on, whatever the defaults are.
-SET = {"collapse_block": 64, "collapse_spread": 0.3, "collapse_rank": 0.5, "anchor_cosine": 0.9, "rollbacks": 3}
+SET = {"collapse_block": 64, "collapse_spread": 0.3, "collapse_rank": 0.5, "rollbacks": 3}
+SET |= {"anchor_cosine": 0.9, "anchor_overlap": 0.6, "lidar": 0.9}
 
 
 def guard(**options):
@@ -26,7 +27,14 @@ def embeddings(count, rank, spread, seed=0):
 def offered(**given):
     """A candidate that changes nothing, but for what is given."""
     same = embeddings(40, 9, 1.0)
-    return {"anchors": same, "anchors_before": same, "replayed": same, "replayed_before": same} | given
+    views = views_of(same)
+    return {"anchors": same, "anchors_before": same, "views": views, "views_before": views} | given
+
+
+def views_of(vectors, noise=0.05):
+    """Two views of each."""
+    rng = np.random.default_rng(7)
+    return tuple((vectors + rng.normal(0, noise, vectors.shape)).astype(np.float32) for _ in range(2))
 
 
 def test_the_shape_is_total_variance_and_effective_rank():
@@ -62,8 +70,13 @@ def test_a_new_shift_is_measured_against_itself():
     assert "spread" in judge.collapsing(embeddings(64, 9, 0.02))
 
 
-def test_a_candidate_that_changes_nothing_is_let_through():
-    assert guard().refuses(**offered()) == ""
+def test_a_candidate_that_changes_nothing_may_serve():
+    verdict = guard().judge(**offered())
+    assert verdict.passed, verdict.reason
+    assert verdict.cosine == pytest.approx(1)
+    assert verdict.overlap == 1
+    assert verdict.lidar == verdict.lidar_before > 1
+    assert verdict.numbers()["reason"] == ""
 
 
 @pytest.mark.parametrize(
@@ -71,15 +84,34 @@ def test_a_candidate_that_changes_nothing_is_let_through():
     [
         ({"anchors": embeddings(40, 9, 1.0, 1)}, "cosine on the anchors"),
         ({"anchors": embeddings(40, 9, 0.2)}, "spread .* on the anchors"),
-        ({"replayed": embeddings(40, 9, 0.2)}, "spread .* on the memory"),
-        ({"replayed": embeddings(40, 1, 4.0)}, "rank .* on the memory"),
-        ({"replayed": np.full((40, 9), np.nan, np.float32)}, "not finite"),
+        ({"views": views_of(embeddings(40, 9, 0.2), 0.01)}, "spread .* on the memory"),
+        ({"views": views_of(embeddings(40, 1, 4.0))}, "LiDAR|rank .* on the memory"),
+        ({"views": (np.full((40, 9), np.nan, np.float32), embeddings(40, 9, 1.0))}, "not finite"),
+        ({"views": (embeddings(40, 9, 1.0), np.full((40, 9), np.inf, np.float32))}, "not finite"),
         ({"anchors": np.full((40, 9), np.inf, np.float32)}, "not finite"),
     ],
 )
 def test_a_candidate_that_did_harm_is_refused_with_the_reason(given, match):
-    reason = guard().refuses(**offered(**given))
-    assert re.search(match, reason), reason
+    verdict = guard().judge(**offered(**given))
+    assert not verdict.passed
+    assert re.search(match, verdict.reason), verdict.reason
+
+
+def test_a_candidate_that_mixes_up_neighbours_is_refused_though_it_turned_no_vector_far():
+    """A tight cluster of anchors: whatever moves them a little moves their neighbours."""
+    cluster = (np.ones(9) + embeddings(40, 9, 0.01)).astype(np.float32)
+    moved = (np.ones(9) + embeddings(40, 9, 0.01, 1)).astype(np.float32)
+    verdict = guard(anchor_overlap=0.6).judge(**offered(anchors=moved, anchors_before=cluster))
+    assert verdict.cosine > 0.99
+    assert "neighbours" in verdict.reason
+    assert guard(anchor_overlap=0.0).judge(**offered(anchors=moved, anchors_before=cluster)).passed
+
+
+def test_noise_that_fills_the_space_does_not_hide_that_little_tells_frames_apart():
+    """Spread and rank of the vectors stay; LiDAR, which knows what two views of one frame differ in, does not."""
+    noisy = views_of(embeddings(40, 2, 2.0), noise=1.0)
+    assert "LiDAR" in guard(lidar=0.9).judge(**offered(views=noisy)).reason
+    assert guard(lidar=0.0).judge(**offered(views=noisy)).passed
 
 
 def test_the_last_rollback_freezes():
@@ -98,6 +130,21 @@ def test_rollbacks_are_forgiven_after_a_long_good_time():
     assert judge.rollbacks == 1
     judge.collapsing(embeddings(1, 9, 1.0))
     assert judge.rollbacks == 0
+
+
+def test_the_good_time_begins_anew_with_each_rollback():
+    judge = guard(forgive=100)
+    for _ in range(2):
+        judge.collapsing(embeddings(60, 9, 1.0))
+        judge.rolled_back()
+    assert judge.rollbacks == 2
+
+
+def test_what_was_frozen_for_another_reason_stays_so():
+    judge = guard(rollbacks=3)
+    judge.frozen = True
+    judge.rolled_back()
+    assert judge.frozen
 
 
 def test_what_is_frozen_is_not_forgiven():
