@@ -13,7 +13,8 @@ import pytest
 import edgessl
 from edgessl.bundle import signed
 from edgessl.errors import EngineError, InputError, StateError, UnknownNameError
-from edgessl.runtimes.adapt.adaptation import LEVELS, Adaptation, LearnerConfig
+from edgessl.runtimes.adapt.adaptation import Adaptation
+from edgessl.runtimes.adapt.config import LEVELS, LearnerConfig
 from edgessl.runtimes.adapt.dependence import DependenceConfig
 from edgessl.runtimes.adapt.guard import GuardConfig
 from edgessl.runtimes.adapt.memory import MemoryConfig
@@ -233,7 +234,7 @@ def test_a_step_that_is_not_finite_rolls_back(encoder, tmp_path, scenes):
 
 def test_learning_that_fails_costs_no_vector(encoder, tmp_path, scenes):
     with encoder.learner(tmp_path / "state") as learner:
-        learner._learned._recenter.update = lambda *_, **__: 1 / 0
+        learner._learned._alignment.recenter = lambda *_, **__: 1 / 0
         assert np.isfinite(learner.observe(scenes(100, 6, NIGHT))).all()
         assert learner.info()["frozen"]
     assert "ZeroDivisionError" in next(event["error"] for event in learner.events if event["kind"] == "failed")
@@ -243,7 +244,7 @@ def test_a_restart_may_learn_after_learning_failed(encoder, tmp_path, scenes):
     with encoder.learner(tmp_path / "state") as learner:
         learner.observe(scenes(64, 6, NIGHT))
         kept = learner.snapshot()
-        learner._learned._recenter.update = lambda *_, **__: 1 / 0
+        learner._learned._alignment.recenter = lambda *_, **__: 1 / 0
         learner.observe(scenes(64, 7, NIGHT))
         assert learner.info()["frozen"]
         assert learner.snapshot() == kept  # half of a step is not stored
@@ -262,7 +263,7 @@ def test_learning_that_was_interrupted_is_not_stored(encoder, tmp_path, scenes):
     learner = encoder.learner(tmp_path / "state")
     learner.observe(scenes(64, 6, NIGHT))
     kept = learner.snapshot()
-    learner._learned._recenter.update = interrupt
+    learner._learned._alignment.recenter = interrupt
     with pytest.raises(KeyboardInterrupt), learner:
         learner.observe(scenes(64, 7, NIGHT))
     with encoder.learner(tmp_path / "state") as learner:

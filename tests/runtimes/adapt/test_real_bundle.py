@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import edgessl
-from edgessl.runtimes.adapt.adaptation import LEVELS, LearnerConfig
+from edgessl.runtimes.adapt.config import LEVELS, LearnerConfig
 from edgessl.runtimes.adapt.memory import MemoryConfig
 from edgessl.runtimes.adapt.novelty import NoveltyConfig
 from edgessl.runtimes.adapt.ports import PortsConfig

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from edgessl.runtimes.adapt.adaptation import LEVELS, LearnerConfig
+from edgessl.runtimes.adapt.config import LEVELS, LearnerConfig
 from edgessl.runtimes.adapt.guard import GuardConfig
 from edgessl.runtimes.adapt.memory import MemoryConfig
 from edgessl.runtimes.adapt.ports import PortsConfig

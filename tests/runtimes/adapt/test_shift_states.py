@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from edgessl.runtimes.adapt.adaptation import LearnerConfig
+from edgessl.runtimes.adapt.config import LearnerConfig
 from edgessl.runtimes.adapt.ports import PortsConfig
 
 NIGHT, GLARE = 0.4, 1.9  # gain
@@ -13,7 +13,9 @@ CONFIG = LearnerConfig(observe_every=1, confirm_ports=1, ports=PortsConfig(windo
 
 
 def tensors(learner):
-    return learner._learned.state().part("learned").part("present").tensors
+    found = learner._learned.state().part("learned").part("alignment").part("present").tensors
+    assert {"recenter.mean", "ports.0.mean"} <= found.keys()
+    return found
 
 
 def observe(learner, frames):
@@ -60,21 +62,21 @@ def test_a_shift_that_is_new_starts_from_the_factory(learner, scenes):
 def test_a_moved_port_takes_the_running_statistics_along(learner, scenes, monkeypatch):
     """By as much as frames of the night move, on average."""
     learned, moves = learner._learned, []
-    night = scenes(320, 6, NIGHT)
+    alignment, night = learned._alignment, scenes(320, 6, NIGHT)
 
     def vectors():
-        return learned._tail.run(learned.trunk.run(night, learned._ports.values).latents)
+        return learned._tail.run(learned.trunk.run(night, alignment.ports or learned.trunk.identity).latents)
 
     def watched(part):
         moved = part.moved
         return lambda by: (moves.append((part, by.copy(), vectors())), moved(by))[1]
 
-    for part in (learned._recenter, learned._dependence):
+    for part in (alignment._recenter, learned._dependence):
         monkeypatch.setattr(part, "moved", watched(part))
     before = vectors()
     observe(learner, night)
-    assert learned._ports.moves >= 3
-    assert [part for part, *_ in moves] == [learned._recenter, learned._dependence] * learned._ports.moves
+    assert alignment.moves >= 3
+    assert [part for part, *_ in moves] == [alignment._recenter, learned._dependence] * alignment.moves
     for (_, by, after), (_, same, _) in zip(moves[::2], moves[1::2], strict=True):
         np.testing.assert_array_equal(by, same)
         truth = (after - before).mean(0)
