@@ -58,6 +58,7 @@ def test_this_stream_teaches_everything(encoder, tmp_path, stream):
     assert {"shift", "port", "accepted", "return"} <= {kind for kind, _ in events}
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=4, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(sizes=st.lists(st.integers(1, 70), min_size=1, max_size=4), seed=st.integers(0, 2**32 - 1))
 def test_the_same_batches_and_seed_leave_the_same_state(encoder, tmp_path_factory, stream, sizes, seed):
