@@ -87,3 +87,26 @@ def rankme(vectors: NDArray[np.floating], epsilon: float = 1e-7) -> float:
     singular = np.linalg.svd(vectors.astype(np.float64), compute_uv=False)
     share = singular / max(singular.sum(), epsilon) + epsilon
     return float(np.exp(-(share * np.log(share)).sum()))
+
+
+def lidar(first: NDArray[np.floating], second: NDArray[np.floating], delta: float = 1e-4) -> float:
+    """Effective rank of what tells samples apart beside what two views of one sample differ in.
+
+    LiDAR (Thilak et al. 2023, arXiv:2312.04000, eq. 1-4) with two views per surrogate class: RankMe's effective rank, of the
+    eigenvalues of linear discriminant analysis. Views that are noise have eigenvalues of 1 where the paper's formula counts
+    them as information; here 1 is taken off, so noise counts for nothing.
+
+    Args:
+        first, second: Embeddings of two views of the same samples, `(n, dim)` each.
+        delta: Added to the diagonal of the scatter within classes, as in the paper.
+    """
+    a, b = first.astype(np.float64), second.astype(np.float64)
+    means, half = (a + b) / 2, (a - b) / 2
+    centred = means - means.mean(0)
+    between = centred.T @ centred / max(len(means) - 1, 1)
+    within = half.T @ half / len(means) + delta * np.eye(a.shape[1])
+    values, axes = np.linalg.eigh(within)
+    whiten = (axes / np.sqrt(values)) @ axes.T
+    spread = np.maximum(np.linalg.eigvalsh(whiten @ between @ whiten) - 1, 0.0)
+    share = spread / max(float(spread.sum()), delta) + 1e-7
+    return float(np.exp(-(share * np.log(share)).sum()))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from types import TracebackType
@@ -17,6 +18,8 @@ from edgessl.runtimes.graphs import graph_for, precisions_for
 from edgessl.signals import InputSpec
 
 if TYPE_CHECKING:
+    from edgessl.runtimes.adapt.beside import Beside
+    from edgessl.runtimes.adapt.budget import Budget
     from edgessl.runtimes.adapt.learner import Learner, LearnerConfig
 
 CHUNK = 8  # frames in one run: larger batches take more memory and, out of the cache, more time per frame
@@ -121,6 +124,42 @@ class Encoder:
             self, Path(state), level=level, seed=seed, steps_per_frame=steps_per_frame, config=config
         )
         return learner
+
+    def adapting(
+        self,
+        state: str | Path,
+        *,
+        level: str = "auto",
+        seed: int = 0,
+        steps_per_frame: float | None = None,
+        config: LearnerConfig | None = None,
+        budget: Budget | None = None,
+    ) -> Beside:
+        """Embed now and learn beside it, in another thread: what a robot uses.
+
+        Args:
+            state, level, seed, steps_per_frame, config: As in `learner`.
+            budget: What learning may cost; the default budget when `None`.
+
+        Raises:
+            StateError: The state belongs to another bundle, or another process is using it.
+        """
+        adapt = "edgessl.runtimes.adapt."
+        budget = budget or import_module(f"{adapt}budget").Budget()
+        # The budget chooses the frames that the learner gets, so each of them is looked at.
+        config = replace(config or import_module(f"{adapt}config").LearnerConfig(), observe_every=1)
+        settings: dict[str, Any] = {"level": level, "seed": seed, "steps_per_frame": steps_per_frame, "config": config}
+        learner: Learner = import_module(f"{adapt}learner").Learner(
+            self, Path(state), **settings, may_step=budget.take_step
+        )
+        try:
+            beside: Beside = import_module(f"{adapt}beside").Beside(
+                learner, import_module(f"{adapt}serving").Serving(self), budget=budget
+            )
+        except BaseException:
+            learner.close(save=False)
+            raise
+        return beside
 
     def info(self) -> dict[str, Any]:
         """What really runs, and what it is."""

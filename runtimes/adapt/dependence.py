@@ -33,8 +33,8 @@ class DependenceConfig:
     block: int = 32
     kept: int = 512
     groups: int = 6
-    prior: float = 16.0
-    weight: float = 8.0
+    prior: float = 4.0
+    weight: float = 4.0
 
 
 class Dependence:
@@ -47,6 +47,7 @@ class Dependence:
         self._within = np.zeros(0)  # sum of the variances inside each block
         self._segment = 0
         self._open = np.zeros((0, dim))  # of the block that is not whole
+        self._factor: float | None = None  # `None`: to be worked out when it is asked for
 
     def update(self, vectors: NDArray[np.floating]) -> None:
         """Take in votes `(votes, dim)` in their order."""
@@ -58,6 +59,7 @@ class Dependence:
             self._means = np.concatenate([self._means[keep], block.mean(0)[None]])
             self._within = np.append(self._within[keep], block.var(0, ddof=1).sum())
             self._segments = np.append(self._segments[keep], self._segment)
+            self._factor = None
 
     def restart(self) -> None:
         """The stream changes here: stretches do not reach over it."""
@@ -72,11 +74,11 @@ class Dependence:
     @property
     def factor(self) -> float:
         """How many frames are worth one independent frame, at least 1."""
-        config, blocks = self._config, len(self._means)
-        seen = self._measured()
-        if seen is None:
-            return config.prior
-        return max(1.0, (blocks * seen + config.weight * config.prior) / (blocks + config.weight))
+        if self._factor is None:
+            config, blocks, seen = self._config, len(self._means), self._measured()
+            share = 0.0 if seen is None else blocks / (blocks + config.weight)
+            self._factor = max(1.0, share * (seen or 0.0) + (1 - share) * config.prior)
+        return self._factor
 
     def _measured(self) -> float | None:
         """By the blocks alone; `None` while there are too few."""
@@ -114,4 +116,4 @@ class Dependence:
         """Go back to a copy."""
         self._means, self._segments = state.tensors["means"].copy(), state.tensors["segments"].copy()
         self._within, self._open = state.tensors["within"].copy(), state.tensors["open"].copy()
-        self._segment = int(state.values["segment"])
+        self._segment, self._factor = int(state.values["segment"]), None

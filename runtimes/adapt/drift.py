@@ -19,6 +19,7 @@ from edgessl.runtimes.split import DRIFT_BLOCK
 
 _TINY = 1e-12
 _APART = 5  # source frames before and after one that are not asked for its nearest
+_FEW_FRAMES = 4  # that make one suspicious
 _FEW = 64  # source frames below which they say nothing of how displacements scatter
 Floats64 = NDArray[np.float64]
 
@@ -39,7 +40,7 @@ class DriftConfig:
             days never did (.30), and is over when a block moved less than `leave`, which hardly a night's did (1 %).
         order: What is not a known shift must reach this share of the score of the last one: a new viewpoint by day may go
             beyond the threshold, but not as far as a night.
-        other: Two blocks of votes in a row that lie further from the present shift than this share of the longer of
+        other: Two blocks of votes in a row that lie further from the present shift than this share of the shorter of
             both, squared, are of another one.
         known: Shifts that are remembered.
     """
@@ -124,14 +125,12 @@ class Drift:
             return False
         config = self.config
         moved = self._displacement(whitened)
-        distance = np.maximum((moved**2).mean(1, keepdims=True), _TINY)
-        clipped = moved * np.minimum(1.0, np.sqrt(config.score_clip * self.threshold / distance))
-        self._window = np.concatenate([self._window, clipped])[-config.block :]
+        self._window = np.concatenate([self._window, moved])[-config.block :]
         before = self.shifted
         if before:
             self.shifted = self.present
         elif len(self._window) >= config.least:
-            self.shifted = self._returned() or self._alarmed(clipped[novel])
+            self.shifted = self._returned() or self._alarmed(moved[novel])
         if self.shifted != before:
             self._votes, self._novel, self._blocks = (np.zeros((0, self.size)) for _ in range(3))
             self._apart = None
@@ -147,6 +146,14 @@ class Drift:
         """Whether the block still lies along the present shift; one that is half night and half day teaches nothing."""
         signature = self._signatures.get(self.shift)
         return signature is not None and not _along(self._window, signature) < self.config.leave
+
+    @property
+    def suspicious(self) -> bool:
+        """Whether the last few frames look as if something had changed: all are worth a look then."""
+        few = self._window[-_FEW_FRAMES:]
+        if self.shifted:
+            return _along(few, self._signatures[self.shift]) < self.config.enter
+        return _score(few) > 2 * self.config.alarm * self.threshold
 
     def vote(self, whitened: Floats64) -> bool:
         """Take in votes of the present shift; true when they turn out to be of another one, the present from now on."""
@@ -186,15 +193,18 @@ class Drift:
         self.shifted, self.shift, self._next = bool(values["shifted"]), int(values["shift"]), int(values["next"])
 
     def _displacement(self, whitened: Floats64) -> Floats64:
-        """From the nearest source frame, `(batch, size)`, less what the source's own frames have on average."""
+        """From the nearest source frame, clipped, `(batch, size)`, less what the source's own frames have on average."""
         squared = np.square(self._bank).sum(1) - 2 * whitened @ self._bank.T  # and |whitened|^2, the same for all
-        return np.asarray(whitened - self._bank[squared.argmin(1)] - self._bias)
+        moved = whitened - self._bank[squared.argmin(1)] - self._bias
+        distance = np.maximum((moved**2).mean(1, keepdims=True), _TINY)
+        return np.asarray(moved * np.minimum(1.0, np.sqrt(self.config.score_clip * self.threshold / distance)))
 
     def _returned(self) -> bool:
         """Whether the last frames have moved along a known shift; the one that they are nearest to is the present one."""
         last = self._window[-self.config.least :]
         back = [number for number, known in self._signatures.items() if _along(last, known) > self.config.enter]
         if back:
+            self._window = last  # what was before it must not end it at once
             here = last.mean(0)
             self.shift = min(back, key=lambda number: float(np.square(here - self._signatures[number]).sum()))
         return bool(back)
@@ -224,9 +234,10 @@ class Drift:
             return
         self.shift, self._next = self._next, self._next + 1
         self._signatures[self.shift], self._counts[self.shift] = here, 0
-        if len(self._signatures) > self.config.known:  # the one that was known first makes room
-            oldest = min(number for number in self._signatures if number != self.shift)
-            del self._signatures[oldest], self._counts[oldest]
+        if len(self._signatures) > self.config.known:  # the one that was confirmed least makes room
+            others = (number for number in self._signatures if number != self.shift)
+            least = min(others, key=lambda number: (self._counts[number], number))
+            del self._signatures[least], self._counts[least]
 
     def _follow(self, here: Floats64) -> None:
         """A mean at first, then slowly forgetting: dusk moves a shift."""
@@ -252,7 +263,7 @@ def _along(moved: Floats64, signature: Floats64) -> float:
 def _near(here: Floats64, signature: Floats64, noise: float, share: float) -> bool:
     """Whether a mean displacement, squared error `noise`, may be one of a known shift."""
     apart = float(np.square(here - signature).sum()) - noise
-    return apart <= share * max(float(here @ here), float(signature @ signature))
+    return apart <= share * min(float(here @ here), float(signature @ signature))
 
 
 def _bias(bank: Floats64) -> Floats64:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edgessl.metrics import cosines
+from edgessl.metrics import cosines, knn_overlap, lidar
 from edgessl.runtimes.adapt.shape import Shape
 from edgessl.runtimes.adapt.state import State
 
@@ -21,6 +22,9 @@ class GuardConfig:
         collapse_spread: Alarm below this share of the spread before adapting.
         collapse_rank: Alarm below this share of the effective rank before adapting.
         anchor_cosine: A candidate tail must keep this median cosine to the factory's on the source's anchors.
+        anchor_overlap: And this share of each anchor's ten nearest anchors.
+        lidar: And this share of LiDAR on the memory.
+        refusals: So many candidates in a row that are refused are a reason to roll back.
         rollbacks: After so many, adaptation is frozen.
         forgive: Votes without an alarm after which earlier rollbacks no longer count.
     """
@@ -29,8 +33,38 @@ class GuardConfig:
     collapse_spread: float = 0.3
     collapse_rank: float = 0.5
     anchor_cosine: float = 0.9
+    anchor_overlap: float = 0.6
+    lidar: float = 0.9
+    refusals: int = 3
     rollbacks: int = 3
     forgive: int = 10_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verdict:
+    """What a candidate tail is worth.
+
+    Attributes:
+        reason: It is refused; empty when it may serve.
+        cosine: Median cosine to the factory's on the source's anchors.
+        overlap: Share of an anchor's ten nearest anchors that stay.
+        lidar, lidar_before: LiDAR on the memory, the candidate's and that of the tail that serves.
+    """
+
+    reason: str
+    cosine: float = float("nan")
+    overlap: float = float("nan")
+    lidar: float = float("nan")
+    lidar_before: float = float("nan")
+
+    @property
+    def passed(self) -> bool:
+        """Whether it may serve."""
+        return not self.reason
+
+    def numbers(self) -> dict[str, Any]:
+        """For the log."""
+        return asdict(self)
 
 
 class Guard:
@@ -80,35 +114,42 @@ class Guard:
             return ""
         return self._worse(shape, self._baseline)
 
-    def refuses(
+    def judge(
         self,
         *,
         anchors: NDArray[np.float32],
         anchors_before: NDArray[np.float32],
-        replayed: NDArray[np.float32],
-        replayed_before: NDArray[np.float32],
-    ) -> str:
+        views: tuple[NDArray[np.float32], NDArray[np.float32]],
+        views_before: tuple[NDArray[np.float32], NDArray[np.float32]],
+    ) -> Verdict:
         """Judge a candidate tail before it serves.
 
         Args:
             anchors: Its embeddings of the source's anchors, `(n, dim)`.
             anchors_before: The factory's.
-            replayed: Its embeddings of the memory, `(m, dim)`.
-            replayed_before: The factory tail's.
-
-        Returns:
-            What is wrong; empty when nothing is.
+            views: Its embeddings of both views of the memory, `(m, dim)` each.
+            views_before: Those of the tail that serves.
         """
-        if not (np.isfinite(anchors).all() and np.isfinite(replayed).all()):
-            return "the candidate's embedding is not finite"
+        if not all(np.isfinite(each).all() for each in (anchors, *views)):
+            return Verdict(reason="the candidate's embedding is not finite")
+        config = self.config
         kept = float(np.median(cosines(anchors, anchors_before)))
-        if kept < self.config.anchor_cosine:
-            return f"median cosine on the anchors is {kept:.4f}, at least {self.config.anchor_cosine} is asked"
-        pairs = {"anchors": (anchors, anchors_before), "memory": (replayed, replayed_before)}
+        overlap = knn_overlap(anchors_before, anchors)
+        rank, rank_before = lidar(*views), lidar(*views_before)
+        reason = ""
+        if kept < config.anchor_cosine:
+            reason = f"median cosine on the anchors is {kept:.4f}, at least {config.anchor_cosine} is asked"
+        elif overlap < config.anchor_overlap:
+            reason = (
+                f"of ten neighbours of an anchor {overlap:.0%} stay, at least {config.anchor_overlap:.0%} are asked"
+            )
+        elif rank < config.lidar * rank_before:
+            reason = f"LiDAR on the memory fell from {rank_before:.2f} to {rank:.2f}"
+        pairs = {"anchors": (anchors, anchors_before), "memory": (views[0], views_before[0])}
         for name, (after, before) in pairs.items():
-            if reason := self._worse(Shape.of(after), Shape.of(before)):
-                return f"{reason} on the {name}"
-        return ""
+            if not reason and (worse := self._worse(Shape.of(after), Shape.of(before))):
+                reason = f"{worse} on the {name}"
+        return Verdict(reason=reason, cosine=kept, overlap=overlap, lidar=rank, lidar_before=rank_before)
 
     def rolled_back(self) -> None:
         """Count a rollback; freezes at the last one allowed."""

@@ -22,13 +22,17 @@ SERVING = (FACTORY, "recenter", "ports", "tail")  # the factory's encoder, and t
 #: lane -> kinds of events that stand in it; every other kind stands in the lane `OTHER`
 LANES: dict[str, tuple[str, ...]] = {
     "shift, return": ("shift", "return", "another_shift"),
-    "learned": ("port", "tail", "accepted"),
+    "learned": ("port", "tail", "accepted", "serves"),
     "refused": ("refused",),
     "snapshot": ("snapshot",),
     "rolled back": ("rollback", "frozen"),
     "quarantined": ("quarantined",),
     "restart": ("open",),
-    "trouble": ("failed", "snapshot_failed", "snapshot_skipped", "damaged"),
+    "budget": ("paused", "resumed", "behind", "caught_up"),
+    "trouble": (
+        *("failed", "snapshot_failed", "snapshot_skipped", "damaged"),
+        *("dead", "hung", "abandoned", "not_served", "close_failed"),
+    ),
 }
 OTHER = "other"
 QUALITY = ("spread", "rank")  # of `watch` events

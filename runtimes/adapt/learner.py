@@ -6,7 +6,7 @@ been no night, and the next night starts where the last one ended.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -17,10 +17,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgessl.bundle import MANIFEST
-from edgessl.errors import InputError, StateError, UnknownNameError
+from edgessl.errors import InputError, StateError
 from edgessl.files import sha256_of
-from edgessl.runtimes.adapt.adaptation import LEVELS, Adaptation, LearnerConfig, Seen
+from edgessl.runtimes.adapt.adaptation import Adaptation, Seen
+from edgessl.runtimes.adapt.config import LEVELS, LearnerConfig, choose_level
 from edgessl.runtimes.adapt.served import Served
+from edgessl.runtimes.adapt.serving import Serving
 from edgessl.runtimes.adapt.state import State, joined
 from edgessl.runtimes.adapt.store import Store
 from edgessl.runtimes.encoder import Encoder
@@ -41,6 +43,7 @@ class Learner:
         seed: Of a new state.
         steps_per_frame: Budget of level `tail`: training steps per observed frame, at most.
         config: Everything else.
+        may_step: Asked before each training step of level `tail`; a budget may say no.
 
     Attributes:
         level: A name of `LEVELS`.
@@ -61,6 +64,7 @@ class Learner:
         seed: int = 0,
         steps_per_frame: float | None = None,
         config: LearnerConfig | None = None,
+        may_step: Callable[[], bool] = lambda: True,
     ) -> None:
         config = config or LearnerConfig()
         if steps_per_frame is not None:
@@ -78,8 +82,13 @@ class Learner:
         self._halfway = False  # learning was left in the middle: what is in memory must not reach the disk
         self._closed = False
         with ExitStack() as undo:
-            self._learned = Adaptation(encoder, level=self.level, seed=seed, config=config, say=self._say)
+            self._learned = Adaptation(
+                encoder, level=self.level, seed=seed, config=config, say=self._say, may_step=may_step
+            )
             undo.callback(self._learned.close)
+            own = Encoder(bundle, engine=encoder.engine, precision=encoder.precision, threads=encoder.threads)
+            self._encoder = undo.enter_context(own)  # the caller may close the other
+            self._serving = undo.enter_context(Serving(self._encoder))
             self._store = Store(
                 folder,
                 bundle=sha256_of(bundle.path / MANIFEST),
@@ -108,12 +117,18 @@ class Learner:
         batch = self.input.check(frames)
         vectors = np.full((len(batch), self.dim), np.nan, np.float32)
         for part in self._parts(len(batch)):
-            good = np.flatnonzero(self.input.finite(batch[part]))
-            self.frames += part.stop - part.start
-            self._unsaved += part.stop - part.start
-            self._quarantine(part.stop - part.start - len(good))
-            if len(good):
-                vectors[part][good] = self._observe(batch[part][good])
+            count = part.stop - part.start
+            finite = self.input.finite(batch[part])
+            watched = self._learned.watched(self.frames, count)
+            self.frames += count
+            self._unsaved += count
+            self._quarantine(count - int(finite.sum()))
+            if (rows := finite & watched).any():
+                vectors[part][rows] = self._observe(batch[part][rows])
+            if (rows := finite & ~watched).any():
+                vectors[part][rows] = self._serve(batch[part][rows])
+            if self.frames // self._config.watch_every > (self.frames - count) // self._config.watch_every:
+                self._say("watch", level=self.level, **self._learned.watch())
         return vectors
 
     def snapshot(self) -> int:
@@ -141,8 +156,8 @@ class Learner:
         """Counters and the guard's present view."""
         return {"level": self.level, "frames": self.frames, **self._learned.info()}
 
-    def close(self) -> None:
-        """Write a snapshot of what is not on disk yet, and give the memory back.
+    def close(self, *, save: bool = True) -> None:
+        """Write a snapshot of what is not on disk yet, and give the memory back; `save=False` writes nothing.
 
         A snapshot that cannot be written is an event, `snapshot_failed`; the newest one on disk stays.
         """
@@ -152,7 +167,9 @@ class Learner:
         with ExitStack() as last:
             last.callback(self._store.close)
             last.callback(self._learned.close)
-            if self._unsaved:
+            last.callback(self._encoder.close)
+            last.callback(self._serving.close)
+            if save and self._unsaved:
                 self._snapshot_or_say()
 
     def __enter__(self) -> Learner:
@@ -170,6 +187,13 @@ class Learner:
             stop = min(count, start + block - self.frames % block)
             yield slice(start, stop)
             start = stop
+
+    def _serve(self, frames: NDArray[Any]) -> NDArray[np.float32]:
+        """Embed with the version that serves, and look no further."""
+        served = self._learned.served
+        if served.number != self._serving.info()["number"]:
+            self._serving.use(served)
+        return self._serving.embed(frames)
 
     def _observe(self, frames: NDArray[Any]) -> NDArray[np.float32]:
         """Embed one part, then learn from it if there is a shift."""
@@ -255,23 +279,6 @@ class Learner:
 
     def _say(self, kind: str, **numbers: object) -> None:
         self.events.append({"kind": kind, "frame": self.frames, **numbers})
-        del self.events[:-_EVENTS]
-
-
-def choose_level(level: str, encoder: Encoder) -> str:
-    """`level`, or the best default for `auto`: ports where the bundle has them.
-
-    Raises:
-        UnknownNameError: There is no such level.
-        InputError: The bundle has no ports, or no training step.
-    """
-    if level not in ("auto", *LEVELS):
-        raise UnknownNameError("level", level, ("auto", *LEVELS))
-    ports = bool(encoder.manifest.get("split", {}).get("ports"))
-    if level == "auto":
-        return "ports" if ports else "recenter"
-    if level != "recenter" and not ports:
-        raise InputError(f"{encoder.bundle.path} has no ports; use level recenter")
-    if level == "tail" and "step" not in encoder.manifest:
-        raise InputError(f"{encoder.bundle.path} has no training step; use level ports")
-    return level
+        if len(self.events) > _EVENTS:  # what was decided outlives how things stood
+            oldest = next((place for place, event in enumerate(self.events) if event["kind"] == "watch"), 0)
+            del self.events[oldest]

@@ -106,9 +106,9 @@ class Memory:
         a, b = self._latents[rows, 0], self._latents[rows, 1]
         return a * self._scale, b * self._scale, self.references[rows]
 
-    def latents(self) -> NDArray[np.float32]:
-        """First view of everything held, `(n, *latent)`."""
-        return np.asarray(self._latents[:, 0] * self._scale)
+    def latents(self, view: int = 0) -> NDArray[np.float32]:
+        """A view, 0 or 1, of everything held, `(n, *latent)`."""
+        return np.asarray(self._latents[:, view] * self._scale)
 
     def clear(self) -> None:
         """Forget everything."""

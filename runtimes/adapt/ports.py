@@ -40,7 +40,7 @@ class PortsConfig:
     every: int = 2000
     paired: int = 32
     horizon: int = 8000
-    trust: float = 32.0
+    trust: float = 16.0
     clip: float = 4.0
 
 
@@ -55,6 +55,8 @@ class Ports:
         values: Positions to serve with.
         candidate: Positions to be compared with them, if there are any.
     """
+
+    candidate: tuple[Port, ...] | None
 
     def __init__(
         self, means: list[NDArray[np.floating]], variances: list[NDArray[np.floating]], config: PortsConfig
@@ -107,8 +109,8 @@ class Ports:
             self._since[index] += count
         if self.candidate is None:
             due = [index for index in range(len(self._source)) if self._due(index)]
-            if due:
-                self._propose(due[0], factor)
+            if due:  # one that never moved before one that may again, shallow before deep
+                self._propose(min(due, key=lambda index: self._fitted[index]), factor)
 
     def compare(self, present: Observed, moved: Observed) -> bool:
         """Take in votes that went through `values` and through `candidate`.
@@ -142,13 +144,17 @@ class Ports:
         }
 
     def state(self) -> State:
-        """A copy, without the candidate: it comes again."""
+        """A copy, the candidate and its pairs included."""
         tensors: dict[str, NDArray[Any]] = {}
         for index, (scale, shift) in enumerate(self.values):
             tensors |= {f"{index}.mean": self._mean[index].copy(), f"{index}.square": self._square[index].copy()}
             tensors |= {f"{index}.scale": scale.copy(), f"{index}.shift": shift.copy()}
         values = {"weight": self._weight, "moves": self.moves, "fitted": [*self._fitted], "since": [*self._since]}
-        return State(tensors=tensors, values=values)
+        if self.candidate is not None:
+            scale, shift = self.candidate[self._port]
+            tensors |= {"candidate.scale": scale.copy(), "candidate.shift": shift.copy()}
+            tensors |= {f"{index}.pair": pair.copy() for index, pair in enumerate(self._pair)}
+        return State(tensors=tensors, values=values | {"port": self._port, "pairs": self._pairs})
 
     def restore(self, state: State) -> None:
         """Go back to a copy."""
@@ -160,9 +166,14 @@ class Ports:
         self._weight, self.moves = float(values["weight"]), int(values["moves"])
         self._fitted, self._since = [float(x) for x in values["fitted"]], [float(x) for x in values["since"]]
         self._drop()
+        if "candidate.scale" in tensors:
+            self._port, self._pairs = int(values["port"]), int(values["pairs"])
+            self._pair = [tensors[f"{index}.pair"].copy() for index in numbers]
+            moved = tensors["candidate.scale"].copy(), tensors["candidate.shift"].copy()
+            self.candidate = (*self.values[: self._port], moved, *self.values[self._port + 1 :])
 
     def _drop(self) -> None:
-        self.candidate: tuple[Port, ...] | None = None
+        self.candidate = None
         self._port, self._pairs = 0, 0
         self._pair = [np.zeros((2, 2, len(mean))) for mean, _ in self._source]  # present, moved; mean, square
 
@@ -190,5 +201,5 @@ class Ports:
         (mean, square), (moved_mean, moved_square) = self._pair[index] / self._pairs
         before, after = (np.maximum(q - m**2, _TINY) for m, q in ((mean, square), (moved_mean, moved_square)))
         variance = np.maximum(self._square[index] - self._mean[index] ** 2, 0.0) * (after / before)
-        self._mean[index] = self._mean[index] + (moved_mean - mean)
+        self._mean[index] = moved_mean + np.sqrt(after / before) * (self._mean[index] - mean)
         self._square[index] = variance + self._mean[index] ** 2

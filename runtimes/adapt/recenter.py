@@ -37,8 +37,8 @@ class RecenterConfig:
 
     block: int = 32
     horizon: int = 8000
-    trust: float = 100.0
-    prior: float = 200.0
+    trust: float = 32.0
+    prior: float = 64.0
     floor: float = 0.1
     outlier: float = 3.0
     growth: float = 1.25

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edgessl.runtimes.adapt.guard import Guard
+from edgessl.runtimes.adapt.guard import Guard, Verdict
 from edgessl.runtimes.adapt.memory import Memory, MemoryConfig
 from edgessl.runtimes.adapt.state import State, joined
 from edgessl.runtimes.adapt.tail import TailConfig, TailTraining, Weights
@@ -26,10 +26,12 @@ class Replay:
         source: Tensors of the bundle's `source` file.
         trunk: Makes latents; belongs to the caller.
         tail, memory, views: Configurations.
+        may_step: Asked before each training step.
 
     Attributes:
         serving: The tail with the accepted weights.
-        changed: Whether the last call of `learn` put other weights to serve.
+        offered: What the guard said of the candidate in the last call of `learn`; `None` when there was none.
+        by: How far the last accepted candidate moved the memory's vectors on average, `(dim,)`.
     """
 
     def __init__(
@@ -40,8 +42,11 @@ class Replay:
         tail: TailConfig,
         memory: MemoryConfig,
         views: ViewsConfig,
+        *,
+        may_step: Callable[[], bool],
     ) -> None:
         bundle = encoder.bundle
+        self._may_step = may_step
         self._input, self._trunk, self._views = bundle.input, trunk, views
         self._memory = Memory(trunk.latent, bundle.dim, source["latent.scale"], trunk.channel_axis, memory)
         self._training = TailTraining(
@@ -54,10 +59,11 @@ class Replay:
         )
         with ExitStack() as undo:
             undo.callback(self._training.close)
-            self._factory = undo.enter_context(self._training.open())
             self.serving = self._training.open()
             undo.pop_all()
-        self.changed = False
+        self.offered: Verdict | None = None
+        self.by = np.zeros(bundle.dim)
+        self._refused = 0  # candidates in a row
         self._loss = self._gradient = 0.0
 
     def learn(
@@ -82,7 +88,7 @@ class Replay:
         Returns:
             What went wrong; empty when nothing did.
         """
-        self.changed = False
+        self.offered = None
         rows = [row for row in np.flatnonzero(voting) if self._memory.wants(served[row])]
         if rows:
             chosen = frames[rows]
@@ -91,6 +97,8 @@ class Replay:
             for place, row in enumerate(rows):
                 self._memory.admit(latents[place], latents[len(rows) + place], served[row])
         for _ in range(self._training.afford(len(frames)) if self._training.ready(self._memory) else 0):
+            if not self._may_step():
+                break
             outcome = self._training.step(self._memory, rng)
             self._loss, self._gradient = outcome.loss, outcome.gradient_norm
             if not outcome.ok:
@@ -123,7 +131,6 @@ class Replay:
     def close(self) -> None:
         """Give the graphs' memory back."""
         self._training.close()
-        self._factory.close()
         self.serving.close()
 
     def state(self) -> State:
@@ -137,21 +144,27 @@ class Replay:
         self._serve()
 
     def _offer(self, guard: Guard) -> str:
-        """Let the average serve if the guard finds nothing wrong with it."""
-        latents = self._memory.latents()
+        """Let the average serve if the guard finds nothing wrong with it; if it does, training starts from what serves."""
+        first, second = self._memory.latents(0), self._memory.latents(1)
         with self._training.candidate() as tail:
-            anchors, replayed = tail.run(self._training.anchor_latents), tail.run(latents)
-        reason = guard.refuses(
+            anchors, views = tail.run(self._training.anchor_latents), (tail.run(first), tail.run(second))
+        before = self.serving.run(first), self.serving.run(second)
+        verdict = guard.judge(
             anchors=anchors,
             anchors_before=self._training.anchor_vectors,
-            replayed=replayed,
-            replayed_before=self._factory.run(latents),
+            views=views,
+            views_before=before,
         )
-        if not reason:
+        self.offered = verdict
+        if verdict.passed:
+            self.by = np.asarray((views[0] - before[0]).mean(0), np.float64)
             self._training.accept()
+            self._refused = 0
             self._serve()
-            self.changed = True
-        return reason
+            return ""
+        self._training.withdraw()
+        self._refused += 1
+        return verdict.reason if self._refused >= guard.config.refusals else ""
 
     def _serve(self) -> None:
         self.serving.close()

@@ -110,9 +110,9 @@ class TailTraining:
 
     def afford(self, frames: int) -> int:
         """Steps that the budget allows after so many more frames."""
-        self._credit = min(self._credit + frames * self._config.steps_per_frame, 4.0)  # no long burst after a pause
-        steps = int(self._credit)
-        self._credit -= steps
+        credit = self._credit + frames * self._config.steps_per_frame
+        steps = int(credit)
+        self._credit = credit - steps
         return steps
 
     def step(self, memory: Memory, rng: np.random.Generator) -> Outcome:
@@ -152,6 +152,12 @@ class TailTraining:
         """Let the average serve."""
         self.served = {name: value.copy() for name, value in self.average.items()}
         self.accepted += 1
+
+    def withdraw(self) -> None:
+        """Train on from the weights that serve: those in training were refused."""
+        for group in (self.weights, self.average):
+            group.update({name: value.copy() for name, value in self.served.items()})
+        self.velocity = {name: np.zeros_like(value) for name, value in self.velocity.items()}
 
     def close(self) -> None:
         """Give the step graph's memory back."""

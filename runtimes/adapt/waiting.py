@@ -50,7 +50,7 @@ class Waiting:
         except MemoryError:  # the caller has its vectors; it is learning that goes short
             copies = []
         with self._changed:
-            if self._closed:  # meanwhile
+            if self._ended():  # meanwhile
                 return
             self._frames.extend(copies)
             over = max(0, len(self._frames) - self._size)
@@ -81,3 +81,6 @@ class Waiting:
             self._closed = True
             self._frames.clear()
             self._changed.notify_all()
+
+    def _ended(self) -> bool:
+        return self._closed

@@ -350,7 +350,6 @@ def test_a_bundle_without_a_drift_reference_is_refused(missing):
         Drift(source, DriftConfig())
 
 
-@pytest.mark.xfail(reason="seven of sixteen frames bring a shift back, seven of thirty-two end it again", strict=True)
 def test_a_shift_that_came_back_frame_by_frame_does_not_go_again():
     world, changes = drift(block=32, least=16), []
     for at in (NIGHT, DAY * 0, NIGHT):
@@ -363,7 +362,6 @@ def test_a_shift_that_came_back_frame_by_frame_does_not_go_again():
     assert changes == [True, False, True]
 
 
-@pytest.mark.xfail(reason="the window is clipped, the votes that make the signature are not", strict=True)
 @pytest.mark.parametrize("times", [8, 30, 1000])
 def test_the_darkest_night_is_a_shift_too(times):
     """Each of its frames lies beyond the clip."""

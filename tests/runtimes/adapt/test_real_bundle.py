@@ -19,10 +19,7 @@ def frames(bundle):
     return np.concatenate([samples] * 6)
 
 
-BLIND = pytest.mark.xfail(reason="a night beyond the clip is taken for over: the tail learns nothing", strict=True)
-
-
-@pytest.mark.parametrize("level", [pytest.param(level, marks=BLIND if level == "tail" else ()) for level in LEVELS])
+@pytest.mark.parametrize("level", LEVELS)
 @pytest.mark.parametrize("precision", ["fp32", "auto"])
 def test_day_is_served_by_the_factory_and_the_dark_is_learned(bundle, tmp_path, frames, level, precision):
     # An untrained encoder puts everything close together.

@@ -87,19 +87,10 @@ def test_small_batches_notice_a_change_no_later_and_less_than_a_block_sooner(enc
         (late,) = (frame for name, frame in slow if name == kind)
         (soon,) = (frame for name, frame in quick if name == kind)
         assert late - BLOCK < soon <= late
-    assert (vectors * whole).sum(1).min() > 0.97
+    assert (vectors * whole).sum(1).min() > 0.9
 
 
-@pytest.mark.parametrize(
-    "level",
-    [
-        "recenter",
-        *(
-            pytest.param(level, marks=pytest.mark.xfail(reason="a stop drops the candidate's pairs", strict=True))
-            for level in ("ports", "tail")
-        ),
-    ],
-)
+@pytest.mark.parametrize("level", LEVELS)
 def test_a_stop_after_every_batch_changes_nothing(encoder, tmp_path, stream, level):
     """In the middle of a block, of a comparison of ports, of a decision."""
     sizes = [13, 40, 7, 20]

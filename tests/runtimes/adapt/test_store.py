@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from edgessl.errors import InputError, StateError
-from edgessl.runtimes.adapt.adaptation import LearnerConfig
+from edgessl.runtimes.adapt.config import LearnerConfig
 from edgessl.runtimes.adapt.memory import MemoryConfig
 from edgessl.runtimes.adapt.state import State
 from edgessl.runtimes.adapt.store import RING, Ring, Store
@@ -140,9 +140,9 @@ def test_a_disk_that_is_full_leaves_the_old_ones(store):
 
 
 def test_a_folder_takes_its_ring_of_memory_and_four_times_the_weights(encoder, tmp_path, scenes):
-    config = LearnerConfig(memory=MemoryConfig(budget_bytes=20_000, novelty=0.0), snapshot_every=16)
+    config = LearnerConfig(memory=MemoryConfig(budget_bytes=20_000, novelty=0.0), snapshot_every=8)
     with encoder.learner(tmp_path / "state", level="tail", config=config) as learner:
-        learner.observe(scenes(300, 6, np.array([40, 35, 30])))
+        learner.observe(scenes(600, 6, np.array([40, 35, 30])))
     files = list((tmp_path / "state").glob("*.safetensors"))
     assert len(files) == RING
     weights = sum(value.nbytes for value in encoder.bundle.tensors("weights").values())

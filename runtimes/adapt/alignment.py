@@ -1,0 +1,138 @@
+"""Levels 0 and 1 together, shift by shift: what was learned of one is laid aside while the world is in another."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgessl.runtimes.adapt.config import LearnerConfig
+from edgessl.runtimes.adapt.ports import Ports
+from edgessl.runtimes.adapt.recenter import Recenter
+from edgessl.runtimes.adapt.served import Affine
+from edgessl.runtimes.adapt.state import State, joined
+from edgessl.runtimes.split import Observed, Port
+
+Floats = NDArray[np.float32]
+#: positions of the ports -> what the trunk makes of the votes, and their vectors before recentring
+Again = Callable[[tuple[Port, ...]], tuple[Observed, Floats]]
+
+
+class Alignment:
+    """Statistics of the present shift, and the correction that follows from them.
+
+    Args:
+        source: Tensors of the bundle's `source` file.
+        ports: How many the trunk has.
+        config: How they move.
+
+    Attributes:
+        shift: Whose statistics these are; -1 before the first.
+    """
+
+    def __init__(self, source: Mapping[str, NDArray[Any]], ports: int, config: LearnerConfig) -> None:
+        # A bundle of before has variances only.
+        covariance = source.get("embedding.covariance", np.diag(source["embedding.var"]))
+        self._recenter = Recenter(source["embedding.mean"], covariance, config.recenter)
+        means, variances = ([source[f"port{index}.{part}"] for index in range(ports)] for part in ("mean", "var"))
+        self._ports = Ports(means, variances, config.ports)
+        self._gap = np.zeros(len(source["embedding.mean"]))  # sum, over paired votes, of how a candidate moves vectors
+        self._aside: dict[int, State] = {}
+        self.shift = -1
+
+    @property
+    def affine(self) -> Affine | None:
+        """What recentring does; another object when it changes."""
+        return self._recenter.affine
+
+    @property
+    def ports(self) -> tuple[Port, ...] | None:
+        """Positions to serve with, `None` where they are the identity; another object when they change."""
+        return self._ports.values if self._ports.moves else None
+
+    @property
+    def moves(self) -> int:
+        """Times that a port moved."""
+        return self._ports.moves
+
+    def recenter(self, vectors: Floats, factor: float) -> None:
+        """Take in votes before recentring, `(votes, dim)`, of which `factor` are worth an independent one."""
+        self._recenter.update(vectors, factor=factor)
+
+    def move(
+        self, observed: Observed, vectors: Floats, factor: float, again: Again
+    ) -> tuple[dict[str, float], NDArray[np.float64]] | None:
+        """Take in votes at the present positions, and hold a candidate beside them on the same frames.
+
+        Returns:
+            Where the port that moved stands, and by how much vectors moved with it, `(dim,)`; `None` when none moved.
+        """
+        self._ports.observe(observed, factor=factor)
+        if self._ports.candidate is None or not len(vectors):
+            return None
+        moved, others = again(self._ports.candidate)
+        self._gap += (others - vectors).sum(0, dtype=np.float64)
+        port, paired = self._ports.port, self._ports.pairs + len(vectors)
+        if not self._ports.compare(observed, moved):
+            return None
+        by, self._gap = self._gap / paired, np.zeros_like(self._gap)
+        self._recenter.moved(by)
+        return self._ports.describe(port), by
+
+    def moved(self, by: NDArray[np.floating]) -> None:
+        """What gives the vectors was changed, which moves them `by` `(dim,)`."""
+        self._recenter.moved(by)
+
+    def turn(self, shift: int, known: Collection[int]) -> None:
+        """Lay aside what was learned of one shift, and go on with another where it was left.
+
+        Args:
+            shift: The one to go on with.
+            known: What else is worth keeping.
+        """
+        if self.shift >= 0:
+            self._aside[self.shift] = self._present()
+        self._aside = {number: state for number, state in self._aside.items() if number in known}
+        self.shift, learned = shift, self._aside.pop(shift, None)
+        if learned is None:
+            self._fresh()
+        else:
+            self._restore(learned)
+
+    def forget(self) -> None:
+        """Start again from the factory's encoder in every shift."""
+        self._aside = {}
+        self._fresh()
+
+    def finite(self) -> bool:
+        """Whether every number of the present shift is."""
+        return self._present().finite()
+
+    def state(self) -> State:
+        """A copy."""
+        held = joined(
+            {"present": self._present()} | {f"aside.{number}": state for number, state in self._aside.items()}
+        )
+        return State(tensors=held.tensors, values=held.values | {"shift": self.shift, "aside": sorted(self._aside)})
+
+    def restore(self, state: State) -> None:
+        """Go back to a copy."""
+        self.shift = int(state.values["shift"])
+        self._aside = {int(number): state.part(f"aside.{number}") for number in state.values["aside"]}
+        self._restore(state.part("present"))
+
+    def _present(self) -> State:
+        gap = State(tensors={"sum": self._gap.copy()})
+        return joined({"recenter": self._recenter.state(), "ports": self._ports.state(), "gap": gap})
+
+    def _restore(self, state: State) -> None:
+        self._recenter.restore(state.part("recenter"))
+        self._ports.restore(state.part("ports"))
+        self._gap = state.part("gap").tensors["sum"].copy()
+
+    def _fresh(self) -> None:
+        self._recenter.reset()
+        self._ports.reset()
+        self._gap = np.zeros_like(self._gap)
