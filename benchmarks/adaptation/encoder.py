@@ -29,7 +29,7 @@ from edgessl.sources.arrays import ArraySource
 from edgessl.trainer import Run
 
 TEACHER = {"widths": [48, 96, 192, 256], "depth": 2}
-STUDENT = {"widths": [32, 64, 96, 128, 192]}
+STUDENT = {"widths": [32, 64, 128, 256]}
 #: crops and colour as SimCLR has them on CIFAR-10; neither blur nor noise, which the corruptions are made of
 VIEWS = ViewConfig(
     area=(0.3, 1.0), turn_deg=0.0, contrast=(0.6, 1.4), saturation=(0.4, 1.6), gain=(0.6, 1.4), blur=0.0, noise=0.0
@@ -73,7 +73,7 @@ def bundle(data: Path, folder: Path, seed: int, *, say: Callable[[str], None] = 
             encoder_options=STUDENT,
             output=student,
             config=DistillationConfig(views=VIEWS),
-            run=Run(steps=1500, batch=256, lr=3e-3, seed=seed, log_every=50),
+            run=Run(steps=1800, batch=256, lr=3e-3, seed=seed, log_every=50),
         )
     say(f"bundle {seed}: int8 for onnxruntime and OpenVINO")
     encoder, facts = read_checkpoint(student)

@@ -41,7 +41,7 @@ class LearnerConfig:
     views: ViewsConfig = field(default_factory=ViewsConfig)
     tail: TailConfig = field(default_factory=TailConfig)
     observe_every: int = 16
-    attend: int = 512
+    attend: int = 2048
     snapshot_every: int = 1024
     watch_every: int = 1024
     confirm_ports: int = 1

@@ -36,7 +36,7 @@ class PortsConfig:
     """
 
     window: int = 64
-    growth: float = 1.5
+    growth: float = 1.25
     every: int = 2000
     paired: int = 32
     horizon: int = 8000

@@ -177,7 +177,7 @@ def test_vectors_of_another_length_have_neighbours_but_no_cosine(pair):
     def shorter(arrays):
         return arrays | {"vectors": arrays["vectors"][:, :-1]}
 
-    source = {"embedding.mean", "embedding.var", "anchor.vectors"}
+    source = {"embedding.mean", "embedding.var", "embedding.covariance", "anchor.vectors"}
 
     def without(arrays):
         return {name: value for name, value in arrays.items() if name not in source}
