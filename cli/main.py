@@ -25,6 +25,7 @@ from edgessl.cli import (
     recipes,
     sign,
     state,
+    state_export,
     verify,
 )
 from edgessl.cli.failures import guarded
@@ -49,6 +50,7 @@ COMMANDS: dict[str, tuple[Callable[..., None], str]] = {
     "state rollback": (state.rollback, state.ROLLBACK),
     "state reset": (state.reset, state.RESET),
     "state plot": (state.plot, state.PLOT),
+    "state export": (state_export.export, state_export.EXAMPLE),
     "demo": (demo.demo, demo.EXAMPLE),
 }
 

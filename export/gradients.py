@@ -15,6 +15,8 @@ from torch import Tensor
 from torch._decomp import core_aten_decompositions
 from torch.nn import functional
 
+from edgessl.errors import InputError
+
 _convolution: Callable[..., Tensor] = torch.ops.aten.convolution.default
 
 
@@ -88,10 +90,12 @@ def convolution_backward(
         output_mask: Which of the three are wanted.
 
     Raises:
-        NotImplementedError: A transposed convolution, or one that is not two-dimensional.
+        InputError: A transposed convolution, or one that is not two-dimensional.
     """
     if transposed or x.ndim != 4:
-        raise NotImplementedError("the tail holds a transposed or non-2d convolution, which has no exported gradient")
+        raise InputError(
+            "the tail holds a transposed or non-2d convolution, which has no exported gradient; cut the encoder behind it"
+        )
     stride, padding, dilation = (list(_pair(values)) for values in (stride, padding, dilation))
     return (
         _input_gradient(gradient, x, weight, stride, padding, dilation, groups) if output_mask[0] else None,

@@ -7,10 +7,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from scipy.linalg import eigh
 from scipy.spatial.distance import cdist
 from sklearn.neighbors import NearestNeighbors
 
-from edgessl.metrics import cosines, knn_accuracy, knn_overlap, neighbours, places_found, rankme, unit
+from edgessl.metrics import cosines, knn_accuracy, knn_overlap, lidar, neighbours, places_found, rankme, unit
 
 
 def vectors(seed: int, n: int, dim: int) -> np.ndarray:
@@ -102,3 +103,29 @@ def test_rankme_of_equal_singular_values_is_their_number(rank: int) -> None:
 
 def test_rankme_of_collapsed_vectors_is_one() -> None:
     assert rankme(np.ones((17, 5))) == pytest.approx(1, rel=1e-4)
+
+
+def lidar_views(noise, rank=5, dim=16, samples=400):
+    rng = np.random.default_rng(0)
+    signal = rng.normal(size=(samples, rank)) @ np.linalg.qr(rng.normal(size=(dim, rank)))[0].T
+    return [signal + noise * rng.normal(size=(samples, dim)) for _ in range(2)]
+
+
+def test_lidar_counts_the_directions_that_tell_samples_apart():
+    assert lidar(*lidar_views(0.05)) == pytest.approx(5, rel=0.05)
+
+
+def test_noise_fills_a_space_for_rankme_but_not_for_lidar():
+    views = lidar_views(0.5, rank=2, samples=6000)
+    assert rankme(views[0]) > 9
+    assert lidar(*views) < 3
+
+
+def test_lidar_is_the_rank_of_discriminant_analysis():
+    a, b = lidar_views(0.3)
+    means = (a + b) / 2
+    within = ((a - means).T @ (a - means) + (b - means).T @ (b - means)) / (2 * len(a)) + 1e-4 * np.eye(16)
+    values = eigh(np.cov(means, rowvar=False), within, eigvals_only=True)  # the generalised problem
+    share = np.maximum(values - 1, 0) / np.maximum(values - 1, 0).sum()
+    expected = np.exp(-(share[share > 0] * np.log(share[share > 0])).sum())
+    assert lidar(a, b) == pytest.approx(expected, rel=1e-3)

@@ -1,0 +1,119 @@
+"""What was learned, put into ONNX graphs: ports and the affine correction as constants, trunk and tail as one graph."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import compose, helper, numpy_helper
+
+from edgessl.errors import GateError
+from edgessl.export.surgery import part, readers_of, rename_inputs
+from edgessl.runtimes.adapt.served import Affine
+from edgessl.runtimes.split import Port
+
+_TINY = 1e-12
+
+
+def composed(trunk: onnx.ModelProto, ports: tuple[Port, ...], tail: onnx.ModelProto, label: str) -> onnx.ModelProto:
+    """Trunk, ports as constants, and tail as one graph: frames -> vectors."""
+    front = part(trunk, ["latents"])
+    given = {f"port{index}.{name}": value for index, port in enumerate(ports) for name, value in _named(port)}
+    wanted = [entry for entry in front.graph.input if entry.name != "frames"]
+    for entry in wanted:
+        size = entry.type.tensor_type.shape.dim[0].dim_value
+        still = np.ones if entry.name.endswith(".scale") else np.zeros
+        front.graph.initializer.append(
+            numpy_helper.from_array(given.get(entry.name, still(size, np.float32)), entry.name)
+        )
+        front.graph.input.remove(entry)
+    whole: onnx.ModelProto = compose.merge_models(front, tail, io_map=[("latents", "latents")], prefix2=f"{label}/")
+    whole.graph.name = front.graph.name
+    _rename_output(whole, f"{label}/vectors", "vectors")
+    whole.graph.output[0].name = "vectors"
+    return whole
+
+
+def with_ports(trunk: onnx.ModelProto, ports: tuple[Port, ...], label: str) -> onnx.ModelProto:
+    """A copy of a trunk whose own ports, and statistics, come behind `ports`: scale and shift `(channels,)` each."""
+    moved = onnx.ModelProto()
+    moved.CopyFrom(trunk)
+    for index, port in enumerate(ports):
+        value, rank = _read_by(moved, index)
+        names = {name: f"{label}.port{index}.{name}" for name in ("scale", "shift", "scaled", "moved")}
+        for name, numbers in _named(port):
+            shaped = np.asarray(numbers, np.float32).reshape(rank)
+            moved.graph.initializer.append(numpy_helper.from_array(shaped, names[name]))
+        rename_inputs(moved, {value: names["moved"]})
+        place = 1 + next(at for at, node in enumerate(moved.graph.node) if value in node.output)
+        nodes = [
+            helper.make_node("Mul", [value, names["scale"]], [names["scaled"]], name=names["scaled"]),
+            helper.make_node("Add", [names["scaled"], names["shift"]], [names["moved"]], name=names["moved"]),
+        ]
+        for node in reversed(nodes):
+            moved.graph.node.insert(place, node)
+    return moved
+
+
+def with_affine(model: onnx.ModelProto, affine: Affine, label: str) -> onnx.ModelProto:
+    """A copy whose `vectors` are `unit(vectors @ matrix + shift)`."""
+    moved = onnx.ModelProto()
+    moved.CopyFrom(model)
+    name = f"{label}.affine"
+    _rename_output(moved, "vectors", f"{name}.before")
+    stored = {"matrix": affine.matrix, "shift": affine.shift, "least": np.array(_TINY, np.float32)}
+    stored["axis"] = np.array([1], np.int64)
+    for key, value in stored.items():
+        moved.graph.initializer.append(numpy_helper.from_array(np.ascontiguousarray(value), f"{name}.{key}"))
+    steps = [
+        ("MatMul", ["before", "matrix"], "product"),
+        ("Add", ["product", "shift"], "sum"),
+        ("ReduceL2", ["sum", "axis"], "length"),
+        ("Max", ["length", "least"], "divisor"),
+    ]
+    for kind, given, made in steps:
+        inputs = [f"{name}.{each}" for each in given]
+        moved.graph.node.append(helper.make_node(kind, inputs, [f"{name}.{made}"], name=f"{name}.{made}"))
+    last = helper.make_node("Div", [f"{name}.sum", f"{name}.divisor"], ["vectors"], name=f"{name}.unit")
+    moved.graph.node.append(last)
+    return moved
+
+
+def _named(port: Port) -> tuple[tuple[str, Any], tuple[str, Any]]:
+    return ("scale", port[0]), ("shift", port[1])
+
+
+def _read_by(trunk: onnx.ModelProto, index: int) -> tuple[str, tuple[int, ...]]:
+    """The value that a port reads, and the shape that its scale takes beside it.
+
+    Raises:
+        GateError: It cannot be found.
+    """
+    readers, name = readers_of(trunk), f"port{index}.scale"
+    stored = {entry.name: numpy_helper.to_array(entry) for entry in trunk.graph.initializer}
+    shape: tuple[int, ...] = (-1,)
+    while [node.op_type for node in readers.get(name, [])] in (["Reshape"], ["Unsqueeze"]):
+        node = readers[name][0]
+        sizes = stored[node.input[1]]
+        if node.op_type == "Reshape":
+            shape = tuple(int(size) for size in sizes)
+        else:
+            rank = len(shape) + len(sizes)
+            new = {int(axis) % rank for axis in sizes}
+            rest = iter(shape)
+            shape = tuple(1 if axis in new else next(rest) for axis in range(rank))
+        name = node.output[0]
+    found = readers.get(name, [])
+    if [node.op_type for node in found] != ["Mul"]:
+        raise GateError(f"the trunk does not multiply by port{index}.scale; export the bundle again")
+    return next(given for given in found[0].input if given != name), shape
+
+
+def _rename_output(model: onnx.ModelProto, name: str, fresh: str) -> None:
+    """Give a value another name, but for the graph's own list of outputs; in place."""
+    rename_inputs(model, {name: fresh})
+    for node in model.graph.node:
+        for place, given in enumerate(node.output):
+            if given == name:
+                node.output[place] = fresh
