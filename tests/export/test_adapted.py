@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -65,10 +64,10 @@ def case(request: pytest.FixtureRequest, bundle: Path, tmp_path_factory: pytest.
 
 
 @pytest.fixture(scope="module")
-def adapted(case: Case, bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def adapted(case: Case, bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     output = tmp_path_factory.mktemp("adapted") / "adapted.edgessl"
     export_adapted(bundle, case.state, output)
-    yield output
+    return output
 
 
 def served_by(bundle: Path, case: Case, precision: str = "fp32") -> np.ndarray:
