@@ -77,24 +77,31 @@ class Life:
         vectors = []
         for start in range(0, len(frames), batch):
             vectors.append(self.learner.observe(frames[start : start + batch]))
-            for event in self.learner.events[self._seen :]:
-                if event["kind"] == "snapshot":
-                    self.hashes[event["number"]] = fingerprint(self.learner)
-                elif event["kind"] == "rollback":
-                    same = fingerprint(self.learner) == self.hashes[event["snapshot"]]
-                    told = {key: event[key] for key in ("frame", "reason", "snapshot")}
-                    self.rollbacks.append({**told, "same": same})
-            self._seen = len(self.learner.events)
+            self._look()
         return np.concatenate(vectors)
 
+    def snapshot(self) -> None:
+        """Write one now."""
+        self.learner.snapshot()
+        self._look()
 
-def lead(course: Course, encoder: Encoder, folder: Path) -> tuple[int, dict[int, str]]:
-    """Adapt in a folder; returns the newest snapshot's number, and the fingerprints of all."""
+    def _look(self) -> None:
+        for event in self.learner.events[self._seen :]:
+            if event["kind"] == "snapshot":
+                self.hashes[event["number"]] = fingerprint(self.learner)
+            elif event["kind"] == "rollback":
+                same = fingerprint(self.learner) == self.hashes[event["snapshot"]]
+                self.rollbacks.append({key: event[key] for key in ("frame", "reason", "snapshot")} | {"same": same})
+        self._seen = len(self.learner.events)
+
+
+def lead(course: Course, encoder: Encoder, folder: Path) -> dict[int, str]:
+    """Adapt in a folder; returns the fingerprints of all snapshots."""
     with encoder.learner(folder, level=course.level, config=CONFIG) as learner:
         life = Life(learner, fingerprint(learner))
         life.observe(course.lead, BATCH)
-        life.hashes[newest := learner.snapshot()] = fingerprint(learner)
-    return newest, life.hashes
+        life.snapshot()
+    return life.hashes
 
 
 def suffer(
@@ -144,7 +151,7 @@ def run(trial: Trial, encoder: Encoder, level: str, corruption: str, only: list[
     none = accuracy(encoder.embed(third))
     with tempfile.TemporaryDirectory() as name:
         state = Path(name) / "state"
-        _, hashes = lead(course, encoder, state)
+        hashes = lead(course, encoder, state)
         vectors, plain = suffer(course, encoder, state, hashes, PLAIN)
         without, usual = accuracy(vectors), Counter(kind for kind, _ in plain["events"])
         report.add(
