@@ -28,7 +28,8 @@ def embed(
 ) -> None:
     """Embed every sample of SOURCE with BUNDLE.
 
-    OUTPUT holds `vectors` (n, dim) float32 in the source's order, `names` relative to the source, and `space_id`.
+    OUTPUT holds `vectors` (n, dim) float32 in the source's order, `names` relative to the source, `version` (n,) of the
+    encoder, `space_id` and `space_revision`.
     """
     refuse_existing(output, overwrite=overwrite, file="-o vectors.npz")
     from edgessl.runtimes.encoder import open_encoder
@@ -39,7 +40,7 @@ def embed(
         samples = open_source(source, split=split, strict=strict, spec=encoder.input)
         with progress("embed", len(samples)) as advance:
             found = vectors_of(samples, quarantining(encoder), batch=batch, strict=strict, advance=advance)
-        write_vectors(output, found, encoder.space_id)
+        write_vectors(output, found, encoder.space_id, encoder.manifest.get("space_revision", 0))
         facts = {"output": str(output), "dim": encoder.dim, "space_id": encoder.space_id} | encoder.info()
     talk_about(found)
     facts |= found.counts()

@@ -43,6 +43,7 @@ def inspect(
     ]
     rest = {key: value for key, value in bundle.manifest.items() if key not in ("artefacts", "parity")}
     measured = [_parity(file, figures) for file, figures in bundle.manifest.get("parity", {}).items()]
+    rest.setdefault("space_revision", 0)
     trained = rest.get("provenance", {}).get("checkpoint", {})
     rest["provenance"] = {key: trained[key] for key in _TRAINED if key in trained}
     text = f"{_lines(rest)}\n\n{table(files)}\n\n{table(measured)}"

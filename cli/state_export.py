@@ -26,7 +26,7 @@ def export(
 
     The newest whole snapshot is taken, and of it what serves in the shift that was learned last. Every graph is compared
     with what the learner serves; a float graph that differs writes nothing, exit code 3. The space keeps its id, and its
-    revision grows by one. Needs edgessl[export].
+    revision grows by one. The new bundle embeds; to go on adapting, keep the old one and its state. Needs edgessl[export].
     """
     from edgessl.export.adapted import export_adapted
 
@@ -37,8 +37,8 @@ def export(
     lines = [table([{key: row[key] for key in shown} for row in parity])]
     lines += [f"left out: {name}: {reason}" for name, reason in report.left_out.items()]
     lines.append(
-        f"of {found.queries} golden samples {found.after:.3f} are nearest to their own vector of before "
-        f"({found.before:.3f} without what was learned)"
+        f"recall@1 of the golden samples, which show the world that the bundle was made in, among their vectors of before: "
+        f"{found.after:.3f} ({found.before:.3f} with the encoder of before)"
     )
     lines.append(
         f"space {report.space_id}, revision {report.space_revision}, snapshot {report.learned.snapshot} -> {output}"

@@ -145,6 +145,7 @@ def check_facts(manifest: dict[str, Any]) -> None:
         raise ValueError(f"channel_axis is {split['channel_axis']}, of a latent of {split['latent']}")
     for name in ("batch", "anchors"):
         size_of(name, step.get(name, 1))
+    count_of("space_revision", manifest.get("space_revision", 0))
 
 
 def _table(facts: dict[str, Any], name: str) -> dict[str, Any]:

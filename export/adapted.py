@@ -5,8 +5,8 @@ trunk     takes ports again, on top of those that were learned
 tail      with the learned weights
 affine    what recentring does to the vectors: MatMul, Add and unit length, behind encoder and tail
 
-The source's statistics stay: they are what ports and recentring bring the world back to, and what keeps stored vectors
-comparable. There is no training step: its anchors are what the old tail made of latents that are kept no more.
+It embeds, and does not adapt: what a shift is measured against would have to be measured in the world that was learned,
+and a state keeps no frames. The manifest says so (`adaptable`).
 """
 
 from __future__ import annotations
@@ -144,6 +144,7 @@ def _manifest(parent: Bundle, learned: Learned, output: Path) -> dict[str, Any]:
         "space_revision": revision + 1,
         "provenance": provenance,
         "split": split,
+        "adaptable": False,
         "quantization": {},
     }
 
@@ -152,7 +153,7 @@ def _write_shared(draft: Draft, parent: Bundle, served: Served) -> None:
     """Golden samples, the tail and its weights, and the source's statistics."""
     golden = {"samples": draft.golden.samples, "vectors": draft.golden.vectors}
     save_file(golden, draft.folder / "golden.safetensors")
-    onnx.save(_tail(draft, parent, served), draft.folder / "tail.onnx")
+    onnx.save(_tail(parent, served), draft.folder / "tail.onnx")
     save_file({**parent.tensors("weights"), **(served.tail or {})}, draft.folder / "tail.safetensors")
     save_file(parent.tensors("source"), draft.folder / "source.safetensors")
     draft.kinds |= {
@@ -170,7 +171,7 @@ def _write_graphs(draft: Draft, parent: Bundle, served: Served, say: Callable[[s
         GateError: One in float does not compute what the learner serves.
     """
     have = {(artefact.engine, artefact.precision) for artefact in parent.graphs() if artefact.role == "encoder"}
-    float_graphs = _pair(draft, parent, served, "fp32")
+    float_graphs = _pair(parent, served, "fp32")
     for engine, precision in sorted(have, key=lambda each: (each != ("", "fp32"), each)):
         name = f"{engine} {precision}".strip()
         say(name)
@@ -180,7 +181,7 @@ def _write_graphs(draft: Draft, parent: Bundle, served: Served, say: Callable[[s
         elif (engine, precision) == (ENGINE, "int8"):
             target = TARGETS["onnx"]
             files = target.files("encoder", "int8") | target.files("trunk", "int8")
-            graphs = _pair(draft, parent, served, "int8")
+            graphs = _pair(parent, served, "int8")
         elif engine == "openvino" and precision != "int8":
             _write_ir(draft, float_graphs, precision)
             continue
@@ -192,10 +193,7 @@ def _write_graphs(draft: Draft, parent: Bundle, served: Served, say: Callable[[s
         if not _kept(draft, files, ENGINE, name):
             continue
         encoder = next(path for path, kind in files.items() if kind.role == "encoder")
-        folds = parent.manifest.get("split", {}).get("folds", {})
         file = parent.graph("encoder", precision, ENGINE).relative_to(parent.path).as_posix()
-        if served.tail is None and file in folds:  # the names of the constants are the parent's
-            draft.manifest["split"].setdefault("folds", {})[encoder] = folds[file]
         if file in parent.manifest.get("quantization", {}):
             draft.manifest["quantization"][encoder] = parent.manifest["quantization"][file]
         if precision == "fp32":
@@ -229,16 +227,15 @@ def _kept(draft: Draft, files: Mapping[str, Kind], engine: str, name: str) -> bo
     return not reason
 
 
-def _pair(draft: Draft, parent: Bundle, served: Served, precision: str) -> dict[str, onnx.ModelProto]:
+def _pair(parent: Bundle, served: Served, precision: str) -> dict[str, onnx.ModelProto]:
     """Encoder and trunk of one precision, with what was learned in them."""
     trunk = onnx.load(parent.graph("trunk", precision, ENGINE))
-    label = _label(draft)
     encoder = _folded(parent, served, precision)
     if encoder is None:
-        encoder = composed(trunk, served.ports or (), _tail(draft, parent, served), label)
+        encoder = composed(trunk, served.ports or (), _tail(parent, served))
     elif served.affine is not None:
-        encoder = with_affine(encoder, served.affine, label)
-    return {"encoder": encoder, "trunk": with_ports(trunk, served.ports or (), label)}
+        encoder = with_affine(encoder, served.affine)
+    return {"encoder": encoder, "trunk": with_ports(trunk, served.ports or ())}
 
 
 def _folded(parent: Bundle, served: Served, precision: str) -> onnx.ModelProto | None:
@@ -255,12 +252,7 @@ def _folded(parent: Bundle, served: Served, precision: str) -> onnx.ModelProto |
     return onnx.load_from_string(content)
 
 
-def _tail(draft: Draft, parent: Bundle, served: Served) -> onnx.ModelProto:
+def _tail(parent: Bundle, served: Served) -> onnx.ModelProto:
     content = parent.graph("tail").read_bytes()
     tail = onnx.load_from_string(with_weights(content, served.tail) if served.tail else content)
-    return with_affine(tail, served.affine, _label(draft)) if served.affine is not None else tail
-
-
-def _label(draft: Draft) -> str:
-    """Begins the names that are new, so that a bundle can be adapted again."""
-    return f"revision{draft.manifest['space_revision']}"
+    return with_affine(tail, served.affine) if served.affine is not None else tail

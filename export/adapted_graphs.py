@@ -16,7 +16,7 @@ from edgessl.runtimes.split import Port
 _TINY = 1e-12
 
 
-def composed(trunk: onnx.ModelProto, ports: tuple[Port, ...], tail: onnx.ModelProto, label: str) -> onnx.ModelProto:
+def composed(trunk: onnx.ModelProto, ports: tuple[Port, ...], tail: onnx.ModelProto) -> onnx.ModelProto:
     """Trunk, ports as constants, and tail as one graph: frames -> vectors."""
     front = part(trunk, ["latents"])
     given = {f"port{index}.{name}": value for index, port in enumerate(ports) for name, value in _named(port)}
@@ -28,20 +28,20 @@ def composed(trunk: onnx.ModelProto, ports: tuple[Port, ...], tail: onnx.ModelPr
             numpy_helper.from_array(given.get(entry.name, still(size, np.float32)), entry.name)
         )
         front.graph.input.remove(entry)
-    whole: onnx.ModelProto = compose.merge_models(front, tail, io_map=[("latents", "latents")], prefix2=f"{label}/")
+    whole: onnx.ModelProto = compose.merge_models(front, tail, io_map=[("latents", "latents")], prefix2="learned/")
     whole.graph.name = front.graph.name
-    _rename_output(whole, f"{label}/vectors", "vectors")
+    _rename_output(whole, "learned/vectors", "vectors")
     whole.graph.output[0].name = "vectors"
     return whole
 
 
-def with_ports(trunk: onnx.ModelProto, ports: tuple[Port, ...], label: str) -> onnx.ModelProto:
+def with_ports(trunk: onnx.ModelProto, ports: tuple[Port, ...]) -> onnx.ModelProto:
     """A copy of a trunk whose own ports, and statistics, come behind `ports`: scale and shift `(channels,)` each."""
     moved = onnx.ModelProto()
     moved.CopyFrom(trunk)
     for index, port in enumerate(ports):
         value, rank = _read_by(moved, index)
-        names = {name: f"{label}.port{index}.{name}" for name in ("scale", "shift", "scaled", "moved")}
+        names = {name: f"learned.port{index}.{name}" for name in ("scale", "shift", "scaled", "moved")}
         for name, numbers in _named(port):
             shaped = np.asarray(numbers, np.float32).reshape(rank)
             moved.graph.initializer.append(numpy_helper.from_array(shaped, names[name]))
@@ -56,11 +56,11 @@ def with_ports(trunk: onnx.ModelProto, ports: tuple[Port, ...], label: str) -> o
     return moved
 
 
-def with_affine(model: onnx.ModelProto, affine: Affine, label: str) -> onnx.ModelProto:
+def with_affine(model: onnx.ModelProto, affine: Affine) -> onnx.ModelProto:
     """A copy whose `vectors` are `unit(vectors @ matrix + shift)`."""
     moved = onnx.ModelProto()
     moved.CopyFrom(model)
-    name = f"{label}.affine"
+    name = "learned.affine"
     _rename_output(moved, "vectors", f"{name}.before")
     stored = {"matrix": affine.matrix, "shift": affine.shift, "least": np.array(_TINY, np.float32)}
     stored["axis"] = np.array([1], np.int64)

@@ -30,12 +30,14 @@ class SourceVectors:
         names: Their names, relative to the source.
         skipped: What could not be read.
         quarantined: Names of samples that hold NaN or infinity: they are neither embedded nor learned from.
+        versions: Of the encoder that each vector came from, `(n,)`; 0 is the factory's.
     """
 
     vectors: NDArray[np.float32]
     names: list[str]
     skipped: list[Skipped]
     quarantined: list[str]
+    versions: NDArray[np.int64]
 
     def counts(self) -> dict[str, Any]:
         """How many, and which were left out, as plain values."""
@@ -53,6 +55,7 @@ def vectors_of(
     batch: int = 32,
     strict: bool = False,
     advance: Callable[[int], None] = lambda done: None,
+    versions: Callable[[], NDArray[np.int64]] | None = None,
 ) -> SourceVectors:
     """Embed every sample of a source.
 
@@ -63,6 +66,7 @@ def vectors_of(
         batch: Samples per call of `embed`, at most.
         strict: Make a sample with NaN or infinity an error.
         advance: Called with the number of samples done since the last call.
+        versions: Of the vectors that `embed` gave last, `(batch,)`; without it all are the factory's.
 
     Raises:
         InputError: The batch is empty, nothing could be read, or `strict` and a sample is not finite.
@@ -70,6 +74,7 @@ def vectors_of(
     if batch < 1:
         raise InputError(f"a batch holds at least 1 sample, not {batch}")
     parts: list[NDArray[np.float32]] = []
+    made_by: list[NDArray[np.int64]] = []
     names: list[str] = []
     quarantined: list[str] = []
     for samples in source.batches(batch):
@@ -78,13 +83,18 @@ def vectors_of(
         if bad and strict:
             raise InputError(f"{source.name}: {bad[0]} holds NaN or infinity; leave out --strict to go on without it")
         parts.append(embed(samples.frames))
+        made_by.append(versions() if versions else np.zeros(len(samples.names), np.int64))
         names += samples.names
         quarantined += bad
         advance(len(samples.names))
     if not names:
         raise InputError(f"{source.name}: none of {len(source)} samples could be read{_first(source.skipped)}")
     return SourceVectors(
-        vectors=np.concatenate(parts), names=names, skipped=list(source.skipped), quarantined=quarantined
+        vectors=np.concatenate(parts),
+        names=names,
+        skipped=list(source.skipped),
+        quarantined=quarantined,
+        versions=np.concatenate(made_by),
     )
 
 
@@ -102,13 +112,22 @@ def quarantining(encoder: Encoder) -> Embed:
     return embed
 
 
-def write_vectors(path: Path, found: SourceVectors, space_id: str) -> None:
-    """Write `vectors` `(n, dim)` float32, `names` `(n,)` and `space_id` `()` as an `.npz` file, whole or not at all.
+def write_vectors(path: Path, found: SourceVectors, space_id: str, space_revision: int = 0) -> None:
+    """Write an `.npz` file, whole or not at all.
 
-    The names are an array of unicode strings, so that `np.load` reads them without `allow_pickle`.
+    `vectors` `(n, dim)` float32, `names` `(n,)`, `version` `(n,)` int64: of the encoder, as it adapted; `space_id` `()` and
+    `space_revision` `()` int64: of the bundle. The names are an array of unicode strings, so that `np.load` reads them
+    without `allow_pickle`.
     """
     content = io.BytesIO()
-    np.savez(content, vectors=found.vectors, names=np.array(found.names, dtype=np.str_), space_id=np.str_(space_id))
+    np.savez(
+        content,
+        vectors=found.vectors,
+        names=np.array(found.names, dtype=np.str_),
+        version=found.versions.astype(np.int64),
+        space_id=np.str_(space_id),
+        space_revision=np.int64(space_revision),
+    )
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomic(path, content.getvalue())
 

@@ -42,7 +42,7 @@ class LearnerConfig:
     tail: TailConfig = field(default_factory=TailConfig)
     observe_every: int = 16
     attend: int = 2048
-    snapshot_every: int = 1024
+    snapshot_every: int = 512
     watch_every: int = 1024
     confirm_ports: int = 1
     confirm_tail: int = 4
@@ -53,10 +53,15 @@ def choose_level(level: str, encoder: Encoder) -> str:
 
     Raises:
         UnknownNameError: There is no such level.
-        InputError: The bundle has no ports, or no training step.
+        InputError: The bundle does not adapt, or has no ports, or no training step.
     """
     if level not in ("auto", *LEVELS):
         raise UnknownNameError("level", level, ("auto", *LEVELS))
+    if encoder.manifest.get("adaptable", True) is not True:
+        raise InputError(
+            f"{encoder.bundle.path} only embeds: it was written by edgessl state export, and what its own world looks like "
+            "was never measured. Adapt with the bundle that it was made from, or export the encoder anew"
+        )
     ports = bool(encoder.manifest.get("split", {}).get("ports"))
     if level == "auto":
         return "ports" if ports else "recenter"

@@ -11,9 +11,13 @@ import pytest
 
 import edgessl
 from edgessl.bundle import open_bundle
+from edgessl.checkpoint import read_checkpoint
 from edgessl.errors import InputError, StateError
 from edgessl.export.adapted import export_adapted
-from edgessl.export.adapted_graphs import with_affine
+from edgessl.export.adapted_graphs import with_affine, with_ports
+from edgessl.export.bundle import export
+from edgessl.export.config import ExportConfig
+from edgessl.export.graphs import Graphs
 from edgessl.metrics import cosines
 from edgessl.runtimes.adapt.config import LearnerConfig
 from edgessl.runtimes.adapt.learned import read_learned
@@ -25,6 +29,7 @@ from edgessl.runtimes.adapt.serving import Serving
 from edgessl.runtimes.engines import open_engine
 from edgessl.runtimes.split import Trunk
 from edgessl.runtimes.verify import BOUNDS, replay
+from edgessl.sources import open_source
 
 CONFIG = LearnerConfig(
     observe_every=1,
@@ -151,24 +156,12 @@ def test_the_manifest_names_where_it_comes_from(case: Case, adapted: Path, bundl
     assert new["content_sha256"] != old["content_sha256"]
 
 
-def test_it_adapts_again_but_its_tail_does_not_train(case: Case, adapted: Path, tmp_path: Path) -> None:
-    with edgessl.open(adapted, precision="fp32") as encoder:
-        with pytest.raises(InputError, match="no training step; use level ports"):
-            encoder.learner(tmp_path / "no", level="tail")
-        with encoder.learner(tmp_path / "state", config=CONFIG) as learner:
-            vectors = learner.observe(case.frames)
-            np.testing.assert_allclose(vectors, encoder.embed(case.frames), atol=2e-3)
-
-
-def test_an_adapted_bundle_can_be_exported_again(bundle: Path, tmp_path: Path) -> None:
-    first, second = tmp_path / "a.edgessl", tmp_path / "b.edgessl"
-    export_adapted(bundle, learned(bundle, tmp_path / "one", "ports").state, first)
-    again = learned(first, tmp_path / "two", "ports")
-    if again.served.number == 0:
-        pytest.skip("the dark is no shift to it any more")
-    report = export_adapted(first, again.state, second)
-    assert report.space_revision == 2
-    assert cosines(encoder_vectors(second, "fp32", again.frames), served_by(first, again)).min() > 0.9999
+def test_it_only_embeds_and_says_so(adapted: Path, tmp_path: Path) -> None:
+    with edgessl.open(adapted) as encoder:
+        for level in ("auto", "recenter", "ports", "tail"):
+            with pytest.raises(InputError, match="only embeds: it was written by edgessl state export"):
+                encoder.learner(tmp_path / "state", level=level)
+    assert not (tmp_path / "state").exists()
 
 
 def test_a_state_that_learned_nothing_is_refused(bundle: Path, tmp_path: Path) -> None:
@@ -197,10 +190,62 @@ def test_the_affine_is_the_formula(tmp_path: Path) -> None:
         opset_imports=[onnx.helper.make_opsetid("", 20)],
         ir_version=10,
     )
-    moved = with_affine(model, Affine(matrix=matrix, shift=shift), "x")
+    moved = with_affine(model, Affine(matrix=matrix, shift=shift))
     given = rng.normal(size=(3, 5)).astype(np.float32)
     engine = open_engine("onnxruntime", moved.SerializeToString())
     got = engine.run({"frames": given})["vectors"]
     engine.close()
     wanted = given @ matrix + shift
     np.testing.assert_allclose(got, wanted / np.linalg.norm(wanted, axis=1, keepdims=True), atol=1e-6)
+
+
+def test_ports_go_in_front_of_the_ports_of_any_trunk(graphs: Graphs, frames: np.ndarray) -> None:
+    ports = probe(graphs)
+    plain = {
+        f"port{index}.{name}": value
+        for index, port in enumerate(ports)
+        for name, value in zip(PARTS, port, strict=True)
+    }
+    still = {name: (np.ones_like if name.endswith("scale") else np.zeros_like)(value) for name, value in plain.items()}
+    was = run(graphs.trunk, {"frames": frames[:3], **plain})
+    now = run(with_ports(graphs.trunk, ports), {"frames": frames[:3], **still})
+    np.testing.assert_allclose(now["latents"], was["latents"], rtol=1e-3, atol=1e-3)
+    for index, (scale, shift) in enumerate(ports):
+        wanted = scale * was[f"port{index}.mean"] + shift
+        np.testing.assert_allclose(now[f"port{index}.mean"], wanted, rtol=1e-3, atol=1e-3)
+    again = run(with_ports(graphs.trunk, ports), {"frames": frames[:3], **plain})
+    assert np.abs(again["latents"] - was["latents"]).max() > 1e-2  # its own ports still move it
+
+
+PARTS = ("scale", "shift")
+
+
+def probe(graphs: Graphs) -> tuple[tuple[np.ndarray, np.ndarray], ...]:
+    rng = np.random.default_rng(0)
+    sizes = [e.type.tensor_type.shape.dim[0].dim_value for e in graphs.trunk.graph.input if e.name.endswith(".scale")]
+    return tuple(
+        (rng.uniform(0.7, 1.4, size).astype(np.float32), rng.normal(0, 0.2, size).astype(np.float32)) for size in sizes
+    )
+
+
+def run(model: onnx.ModelProto, feeds: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    engine = open_engine("onnxruntime", model.SerializeToString())
+    try:
+        return engine.run(feeds)
+    finally:
+        engine.close()
+
+
+@pytest.mark.slow
+def test_openvino_gets_float_and_int8_is_left_out(checkpoint: Path, frames_folder: Path, tmp_path: Path) -> None:
+    pytest.importorskip("openvino", reason="pip install 'edgessl[export]'")
+    encoder, facts = read_checkpoint(checkpoint)
+    source, both = open_source(str(frames_folder), spec=encoder.input), tmp_path / "both.edgessl"
+    config = ExportConfig(targets=("onnx", "openvino"), precision="int8")
+    export(encoder, facts, source, both, config=config)
+    case = learned(both, tmp_path / "state", "ports")
+    report = export_adapted(both, case.state, tmp_path / "out.edgessl")
+    assert list(report.left_out) == ["openvino int8"]
+    rows = replay(open_bundle(report.path), "openvino")
+    assert [row.file for row in rows] == ["openvino/encoder.fp32.xml", "encoder.b1.onnx", "openvino/trunk.fp32.xml"]
+    assert all(row.ok for row in rows)
