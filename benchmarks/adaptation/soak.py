@@ -5,13 +5,17 @@
 
 Days and nights change: stretches of clean test images and of images under one corruption (severity 5) after the other, in
 batches of 64, each stretch in a new random order. So the learner meets shifts, new and known ones, goes back to the
-factory's encoder, makes new versions and throws old ones away, and writes snapshots. All frames are in memory before the
-learner is opened. Resident memory (VmRSS) is read every 10,000 frames; what counts is the largest value after the first
+factory's encoder, makes new versions and throws old ones away, and writes snapshots. It has a process of its own,
+without torch and with all frames in memory before it opens the encoder, so that no memory which something else gave back
+hides what it takes. Resident memory (VmRSS) is read every 10,000 frames; what counts is the largest value after the first
 10,000 frames less the one at 10,000.
 """
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 import tempfile
 import time
 from collections import Counter
@@ -21,12 +25,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from corruptions import Frames
-from harness import Report, Trial, options
-from injections import THREADS
+from numpy.typing import NDArray
 
 import edgessl
-from edgessl.runtimes.encoder import Encoder
+
+Frames = NDArray[np.uint8]  # (n, 32, 32, 3)
 
 BATCH, STRETCH, EVERY, FRAMES = 64, 2560, 10_000, 1_000_000
 NIGHTS = ("gaussian_noise", "contrast", "fog", "brightness")
@@ -50,22 +53,32 @@ def stream(kinds: dict[str, Frames], seed: int) -> Iterator[Frames]:
             yield frames[rng.integers(0, len(frames), BATCH)]
 
 
-def soak(encoder: Encoder, level: str, batches: Iterator[Frames], frames: int) -> Iterator[tuple[int, float, Any]]:
-    """Frames so far, resident memory in MB and the learner, every 10,000 frames."""
+def soak(bundle: str, folder: str, engine: str, level: str, frames: str, seed: str) -> None:
+    """Print a line of JSON every 10,000 frames; `folder` holds frames, a file for each kind."""
+    kinds = {file.stem: np.load(file) for file in sorted(Path(folder).glob("*.npy"))}
+    batches, seen, wanted = stream(kinds, int(seed)), 0, int(frames)
     with (
-        tempfile.TemporaryDirectory() as folder,
-        encoder.learner(Path(folder) / "state", level=level) as learner,
+        tempfile.TemporaryDirectory() as state,
+        edgessl.open(bundle, engine=engine, precision="int8", threads=1) as encoder,
+        encoder.learner(Path(state) / "state", level=level) as learner,
     ):
-        seen = 0
-        while seen < frames:
+        began = time.perf_counter()
+        while seen < wanted:
             part = next(batches)
             learner.observe(part)
             before, seen = seen, seen + len(part)
-            if before // EVERY < seen // EVERY or seen >= frames:
-                yield seen, resident_mb(), learner
+            if before // EVERY < seen // EVERY or seen >= wanted:
+                view = learner.info()
+                row: dict[str, Any] = {"frames": seen, "resident_mb": round(resident_mb(), 2)}
+                row |= {"seconds": round(time.perf_counter() - began, 1), "held": len(learner.events)}
+                row |= {name: view[name] for name in ("version", "votes", "frozen")}
+                row |= {"events": dict(Counter(event["kind"] for event in learner.events))}
+                print(json.dumps(row), flush=True)
 
 
 def main() -> None:
+    from harness import Report, Trial, options  # with torch, which the other process does without
+
     parser = options(__doc__, count=IMAGES)
     parser.add_argument("--level", default="ports", choices=("recenter", "ports", "tail"))
     parser.add_argument("--frames", type=int, default=FRAMES)
@@ -74,32 +87,30 @@ def main() -> None:
     report = Report("soak", __doc__ or "", given)
     for seed in given.seeds:
         trial = Trial(Path(given.data), given.folder, seed, given.count)
-        kinds = {"clean": trial.frames.copy()} | {name: trial.corrupted(name) for name in NIGHTS}
-        for engine in given.engine:
-            with edgessl.open(trial.bundle, engine=engine, precision="int8", threads=THREADS) as encoder:
-                began = time.perf_counter()
-                for seen, megabytes, learner in soak(encoder, given.level, stream(kinds, seed), given.frames):
-                    view = learner.info()
-                    report.add(
-                        seed=seed,
-                        engine=engine,
-                        level=given.level,
-                        frames=seen,
-                        resident_mb=round(megabytes, 2),
-                        seconds=round(time.perf_counter() - began, 1),
-                        version=view["version"],
-                        votes=view["votes"],
-                        held=len(learner.events),
-                        frozen=view["frozen"],
-                        events=dict(Counter(event["kind"] for event in learner.events)),
-                    )
-    for key in {(row["seed"], row["engine"], row["level"]) for row in report.rows}:
+        with tempfile.TemporaryDirectory() as folder:
+            np.save(Path(folder) / "clean.npy", trial.frames)
+            for name in NIGHTS:
+                np.save(Path(folder) / f"{name}.npy", trial.corrupted(name))
+            for engine in given.engine:
+                told = (str(trial.bundle), folder, engine, given.level, str(given.frames), str(seed))
+                command = [sys.executable, __file__, "--soak", *told]
+                with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+                    for line in process.stdout or ():
+                        report.add(seed=seed, engine=engine, level=given.level, **json.loads(line))
+                if process.returncode:
+                    raise RuntimeError(f"the soak ended with {process.returncode}")
+    for key in sorted({(row["seed"], row["engine"], row["level"]) for row in report.rows}):
         rows = [row for row in report.rows if (row["seed"], row["engine"], row["level"]) == key]
-        growth = max(row["resident_mb"] for row in rows[1:] or rows) - rows[0]["resident_mb"]
-        text = f"{key[2]}, {key[1]}: MB that resident memory grew in {rows[-1]['frames']} frames, from {rows[0]['frames']} on"
+        growth = max(row["resident_mb"] for row in rows) - rows[0]["resident_mb"]
+        text = (
+            f"{key[2]}, {key[1]}: MB that resident memory grew from frame {rows[0]['frames']} to {rows[-1]['frames']}"
+        )
         report.claim(text, growth, most=GROWTH_MB)
     report.write()
 
 
 if __name__ == "__main__":
-    main()
+    if sys.argv[1:2] == ["--soak"]:
+        soak(*sys.argv[2:])
+    else:
+        main()
