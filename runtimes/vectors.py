@@ -30,7 +30,7 @@ class SourceVectors:
         names: Their names, relative to the source.
         skipped: What could not be read.
         quarantined: Names of samples that hold NaN or infinity: they are neither embedded nor learned from.
-        versions: Of the encoder that each vector came from, `(n,)`; 0 is the factory's.
+        versions: Number of the encoder's version that each vector came from, `(n,)`; 0 where nothing adapts.
     """
 
     vectors: NDArray[np.float32]
@@ -66,7 +66,7 @@ def vectors_of(
         batch: Samples per call of `embed`, at most.
         strict: Make a sample with NaN or infinity an error.
         advance: Called with the number of samples done since the last call.
-        versions: Of the vectors that `embed` gave last, `(batch,)`; without it all are the factory's.
+        versions: Of the vectors that `embed` gave last, `(batch,)`; without it all are 0.
 
     Raises:
         InputError: The batch is empty, nothing could be read, or `strict` and a sample is not finite.
