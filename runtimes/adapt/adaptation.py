@@ -111,14 +111,9 @@ class Adaptation:
     @property
     def served(self) -> Served:
         """The version that serves; another object as soon as anything in it is another."""
-        if not self.active:
-            ports, affine, tail = None, None, None
-        else:
-            ports = self._alignment.ports if self._level != "recenter" else None
-            affine, tail = self._alignment.affine, self._replay.weights if self._replay else None
-        now = self._served
-        if ports is not now.ports or affine is not now.affine or tail is not now.tail:
-            self._served = Served(number=now.number + 1, ports=ports, affine=affine, tail=tail)
+        now, then = self._version(self._served.number + 1), self._served
+        if now.ports is not then.ports or now.affine is not then.affine or now.tail is not then.tail:
+            self._served = now
         return self._served
 
     def ports(self) -> tuple[Port, ...]:
@@ -174,13 +169,13 @@ class Adaptation:
             return reason
         self._dependence.update(votes.raw)
         factor = self._dependence.factor
+        self._alignment.recenter(votes.raw, factor)
         if self._level != "recenter" and self.drift.confirmed >= self._config.confirm_ports:
             moved = self._alignment.move(votes.observed, votes.raw, factor, lambda ports: self._again(votes, ports))
             if moved is not None:
                 where, by = moved
                 self._dependence.moved(by)
                 self._say("port", **where)
-        self._alignment.recenter(votes.raw, factor)
         if self._replay and self.drift.confirmed >= self._config.confirm_tail:
             if reason := self._replay.learn(seen.frames, seen.served, seen.novel, self.ports(), self.guard, self._rng):
                 return reason
@@ -232,12 +227,13 @@ class Adaptation:
 
     def state(self) -> State:
         """A copy."""
+        counts = {"votes": self.votes, "attend": self._attend, "version": self.served.number}
         parts = {
             "drift": self.drift.state(),
             "guard": self.guard.state(),
             "novelty": self._novelty.state(),
             "dependence": self._dependence.state(),
-            "stream": State(values={"votes": self.votes, "attend": self._attend, "rng": self._rng.bit_generator.state}),
+            "stream": State(values=counts | {"rng": self._rng.bit_generator.state}),
         }
         replay = self._replay.state() if self._replay else self._unread
         return joined(parts | {"learned": joined({"alignment": self._alignment.state(), "replay": replay})})
@@ -251,6 +247,7 @@ class Adaptation:
         self.restore_learned(state)
         values = state.part("stream").values
         self.votes, self._attend = int(values["votes"]), int(values["attend"])
+        self._served = self._version(int(values["version"]))
         self._rng.bit_generator.state = values["rng"]
 
     def restore_learned(self, state: State) -> None:
@@ -265,6 +262,14 @@ class Adaptation:
             self._replay.restore(part)
         if self.drift.shifted and self.drift.shift != self._alignment.shift:
             self._turn()
+
+    def _version(self, number: int) -> Served:
+        """What would serve now."""
+        if not self.active:
+            return Served(number=number)
+        ports = self._alignment.ports if self._level != "recenter" else None
+        tail = self._replay.weights if self._replay else None
+        return Served(number=number, ports=ports, affine=self._alignment.affine, tail=tail)
 
     def _raw(self, latents: NDArray[np.float32]) -> NDArray[np.float32]:
         tail = self._replay.serving if self._replay and self.served.tail is not None else self._tail
