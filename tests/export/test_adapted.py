@@ -17,6 +17,7 @@ from edgessl.export.adapted import export_adapted
 from edgessl.export.adapted_graphs import with_affine, with_ports
 from edgessl.export.graphs import Graphs
 from edgessl.export.targets import TARGETS
+from edgessl.manifest import check_facts
 from edgessl.metrics import cosines
 from edgessl.runtimes.adapt.config import LearnerConfig
 from edgessl.runtimes.adapt.learned import read_learned
@@ -301,3 +302,9 @@ def with_openvino(bundle: Path, path: Path) -> Path:
     facts = {key: value for key, value in said.items() if key not in ("artefacts", "sha256", "content_sha256")}
     write_manifest(path, kinds, facts)
     return path
+
+
+@pytest.mark.parametrize("revision", [-1, 1.0, "1", None, 2**40])
+def test_a_revision_that_is_no_count_is_damage(revision: object) -> None:
+    with pytest.raises(ValueError, match="space_revision"):
+        check_facts({"space_revision": revision})
