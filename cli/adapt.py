@@ -66,9 +66,16 @@ def adapt(
             encoder.learner(state, level=LEVELS.get(level, level), seed=seed) as learner,
             progress("adapt", len(samples)) as advance,
         ):
-            found = vectors_of(samples, learner.observe, batch=batch, strict=strict, advance=advance)
+            found = vectors_of(
+                samples,
+                learner.observe,
+                batch=batch,
+                strict=strict,
+                advance=advance,
+                versions=lambda: learner.versions,
+            )
         events = learner.events  # the last one tells of the snapshot that closing wrote
-        write_vectors(output, found, encoder.space_id)
+        write_vectors(output, found, encoder.space_id, encoder.manifest.get("space_revision", 0))
         if log is not None:
             write_events(log, events)
         if plot is not None:

@@ -239,6 +239,12 @@ def _verdict(a: Bundle, b: Bundle, vectors: VectorsDifference | None) -> tuple[b
         seen = f"vectors of {a.dim} and {b.dim} numbers"
     else:
         seen = f"mean cosine {vectors.mean_cosine:.4f} on {vectors.samples} shared samples"
+    revisions = [bundle.manifest.get("space_revision", 0) for bundle in (a, b)]
+    if same and revisions[0] != revisions[1] and vectors is not None and not vectors.agree:
+        return False, (
+            f"no: revisions {revisions[0]} and {revisions[1]} of one space, {a.space_id}, whose vectors differ ({seen}); "
+            "measure the recall of new vectors on the old map before they are mixed"
+        )
     if same and vectors is not None and not vectors.agree:
         return False, f"no: both say {a.space_id}, but their vectors differ ({seen}); one of them is not what it says"
     if same:

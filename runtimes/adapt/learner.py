@@ -48,6 +48,7 @@ class Learner:
     Attributes:
         level: A name of `LEVELS`.
         frames: Frames observed over the whole life of the state: where a stream that was cut off goes on.
+        versions: Number of the version that gave each vector of the last `observe`, `(batch,)`.
         events: What happened since the learner was opened, oldest first; each has `kind`, `frame`, and numbers.
 
     Raises:
@@ -76,6 +77,7 @@ class Learner:
         self.input, self.dim, self.space_id = bundle.input, bundle.dim, bundle.space_id
         self.frames = 0
         self.events: list[dict[str, Any]] = []
+        self.versions = np.zeros(0, np.int64)
         self._config = config
         self._unsaved = 0  # frames observed since the last snapshot
         self._rolled = 0  # the snapshot that a rollback wrote
@@ -116,6 +118,7 @@ class Learner:
             raise InputError("this learner is closed; open it again with encoder.learner(...)")
         batch = self.input.check(frames)
         vectors = np.full((len(batch), self.dim), np.nan, np.float32)
+        self.versions = versions = np.zeros(len(batch), np.int64)
         for part in self._parts(len(batch)):
             count = part.stop - part.start
             finite = self.input.finite(batch[part])
@@ -124,9 +127,9 @@ class Learner:
             self._unsaved += count
             self._quarantine(count - int(finite.sum()))
             if (rows := finite & watched).any():
-                vectors[part][rows] = self._observe(batch[part][rows])
+                vectors[part][rows], versions[part][rows] = self._observe(batch[part][rows])
             if (rows := finite & ~watched).any():
-                vectors[part][rows] = self._serve(batch[part][rows])
+                vectors[part][rows], versions[part][rows] = self._serve(batch[part][rows])
             if self.frames // self._config.watch_every > (self.frames - count) // self._config.watch_every:
                 self._say("watch", level=self.level, **self._learned.watch())
         return vectors
@@ -188,15 +191,15 @@ class Learner:
             yield slice(start, stop)
             start = stop
 
-    def _serve(self, frames: NDArray[Any]) -> NDArray[np.float32]:
-        """Embed with the version that serves, and look no further."""
+    def _serve(self, frames: NDArray[Any]) -> tuple[NDArray[np.float32], int]:
+        """Embed with the version that serves, and look no further; vectors, and its number."""
         served = self._learned.served
         if served.number != self._serving.info()["number"]:
             self._serving.use(served)
-        return self._serving.embed(frames)
+        return self._serving.embed(frames), served.number
 
-    def _observe(self, frames: NDArray[Any]) -> NDArray[np.float32]:
-        """Embed one part, then learn from it if there is a shift."""
+    def _observe(self, frames: NDArray[Any]) -> tuple[NDArray[np.float32], int]:
+        """Embed one part, then learn from it if there is a shift; vectors, and the number of the version."""
         learned = self._learned
         ports = learned.ports()
         observed = learned.trunk.run(frames, ports)
@@ -206,13 +209,13 @@ class Learner:
         novel[sound] = learned.judge(whitened[sound])
         if learned.ports() is not ports:
             observed = learned.trunk.run(frames, learned.ports())
-        raw, served = learned.embed(observed.latents)
+        number, (raw, served) = learned.served.number, learned.embed(observed.latents)
         sound = np.logical_and(sound, np.isfinite(raw).all(1))
         self._quarantine(len(frames) - int(sound.sum()))
         if learned.teaches and sound.any():
             seen = Seen(frames=frames, observed=observed, raw=raw, served=served, whitened=whitened, novel=novel)
             self._learn(seen.rows(sound))
-        return served
+        return served, number
 
     def _learn(self, seen: Seen) -> None:
         before, halfway, self._halfway = self._learned.votes, self._halfway, True
