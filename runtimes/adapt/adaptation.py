@@ -181,6 +181,8 @@ class Adaptation:
                 return reason
             if (verdict := self._replay.offered) is not None:
                 self._say("accepted" if verdict.passed else "refused", **verdict.numbers())
+                if self._replay.stopped:
+                    self._say("tail_stopped", todo="the factory's tail serves; ports and recentring go on")
                 if verdict.passed:
                     self._alignment.moved(self._replay.by)
                     self._dependence.moved(self._replay.by)

@@ -73,8 +73,10 @@ class Alignment:
         if self._ports.candidate is None or not len(vectors):
             return None
         moved, others = again(self._ports.candidate)
-        self._gap += (others - vectors).sum(0, dtype=np.float64)
-        port, paired = self._ports.port, self._ports.pairs + len(vectors)
+        sound = np.isfinite(np.concatenate([others, *moved.means, *moved.squares], axis=1)).all(1)
+        observed, moved = observed.rows(sound), moved.rows(sound)
+        self._gap += (others - vectors)[sound].sum(0, dtype=np.float64)
+        port, paired = self._ports.port, self._ports.pairs + int(sound.sum())
         if not self._ports.compare(observed, moved):
             return None
         by, self._gap = self._gap / paired, np.zeros_like(self._gap)

@@ -24,7 +24,7 @@ class GuardConfig:
         anchor_cosine: A candidate tail must keep this median cosine to the factory's on the source's anchors.
         anchor_overlap: And this share of each anchor's ten nearest anchors.
         lidar: And this share of LiDAR on the memory.
-        refusals: So many candidates in a row that are refused are a reason to roll back.
+        refusals: After so many candidates in a row that are refused no tail is trained any more.
         rollbacks: After so many, adaptation is frozen.
         forgive: Votes without an alarm after which earlier rollbacks no longer count.
     """
@@ -48,7 +48,7 @@ class Verdict:
         reason: It is refused; empty when it may serve.
         cosine: Median cosine to the factory's on the source's anchors.
         overlap: Share of an anchor's ten nearest anchors that stay.
-        lidar, lidar_before: LiDAR on the memory, the candidate's and that of the tail that serves.
+        lidar, lidar_before: LiDAR on the memory, the candidate's and that of the factory's tail.
     """
 
     reason: str
@@ -128,7 +128,7 @@ class Guard:
             anchors: Its embeddings of the source's anchors, `(n, dim)`.
             anchors_before: The factory's.
             views: Its embeddings of both views of the memory, `(m, dim)` each.
-            views_before: Those of the tail that serves.
+            views_before: The factory's.
         """
         if not all(np.isfinite(each).all() for each in (anchors, *views)):
             return Verdict(reason="the candidate's embedding is not finite")

@@ -23,7 +23,7 @@ SERVING = (FACTORY, "recenter", "ports", "tail")  # the factory's encoder, and t
 LANES: dict[str, tuple[str, ...]] = {
     "shift, return": ("shift", "return", "another_shift"),
     "learned": ("port", "tail", "accepted", "serves"),
-    "refused": ("refused",),
+    "refused": ("refused", "tail_stopped"),
     "snapshot": ("snapshot",),
     "rolled back": ("rollback", "frozen"),
     "quarantined": ("quarantined",),

@@ -31,6 +31,7 @@ class Replay:
     Attributes:
         serving: The tail with the accepted weights.
         offered: What the guard said of the candidate in the last call of `learn`; `None` when there was none.
+        stopped: Whether so many candidates were refused that no tail is trained any more.
         by: How far the last accepted candidate moved the memory's vectors on average, `(dim,)`.
     """
 
@@ -63,6 +64,7 @@ class Replay:
             undo.pop_all()
         self.offered: Verdict | None = None
         self.by = np.zeros(bundle.dim)
+        self.stopped = False
         self._refused = 0  # candidates in a row
         self._loss = self._gradient = 0.0
 
@@ -97,14 +99,14 @@ class Replay:
             for place, row in enumerate(rows):
                 self._memory.admit(latents[place], latents[len(rows) + place], served[row])
         for _ in range(self._training.afford(len(frames)) if self._training.ready(self._memory) else 0):
-            if not self._may_step():
+            if self.stopped or not self._may_step():
                 break
             outcome = self._training.step(self._memory, rng)
             self._loss, self._gradient = outcome.loss, outcome.gradient_norm
             if not outcome.ok:
                 return "the training step is not finite"
-            if self._training.due() and (reason := self._offer(guard)):
-                return reason
+            if self._training.due():
+                self._offer(guard)
         return ""
 
     @property
@@ -135,25 +137,32 @@ class Replay:
 
     def state(self) -> State:
         """A copy."""
-        return joined({"memory": self._memory.state(), "training": self._training.state()})
+        own = State(values={"stopped": self.stopped, "refused": self._refused})
+        return joined({"memory": self._memory.state(), "training": self._training.state(), "own": own})
 
     def restore(self, state: State) -> None:
         """Go back to a copy."""
         self._memory.restore(state.part("memory"))
         self._training.restore(state.part("training"))
+        own = state.part("own").values
+        self.stopped, self._refused = bool(own["stopped"]), int(own["refused"])
         self._serve()
 
-    def _offer(self, guard: Guard) -> str:
-        """Let the average serve if the guard finds nothing wrong with it; if it does, training starts from what serves."""
+    def _offer(self, guard: Guard) -> None:
+        """Let the average serve if the guard finds nothing wrong with it; if it does, training starts from what serves.
+
+        Where that happens too often the factory's tail serves, and no other is trained; ports and recentring go on.
+        """
         first, second = self._memory.latents(0), self._memory.latents(1)
-        with self._training.candidate() as tail:
+        with self._training.candidate() as tail, self._training.open() as factory:
+            factory_views = factory.run(first), factory.run(second)  # against what serves, small losses would add up
             anchors, views = tail.run(self._training.anchor_latents), (tail.run(first), tail.run(second))
         before = self.serving.run(first), self.serving.run(second)
         verdict = guard.judge(
             anchors=anchors,
             anchors_before=self._training.anchor_vectors,
             views=views,
-            views_before=before,
+            views_before=factory_views,
         )
         self.offered = verdict
         if verdict.passed:
@@ -161,10 +170,13 @@ class Replay:
             self._training.accept()
             self._refused = 0
             self._serve()
-            return ""
+            return
         self._training.withdraw()
         self._refused += 1
-        return verdict.reason if self._refused >= guard.config.refusals else ""
+        if self._refused >= guard.config.refusals:
+            self._training.reset()
+            self.stopped = True
+            self._serve()
 
     def _serve(self) -> None:
         self.serving.close()
