@@ -1,6 +1,6 @@
 """What does it cost to serve what was learned? Every path of `Serving` beside the encoder that never learned.
 
-    python benchmarks/adaptation/serving_cost.py BUNDLE.edgessl [...] [--result FILE]
+    python benchmarks/adaptation/serving_cost.py BUNDLE.edgessl [...] --stream corrupted.npy [--result FILE]
 
 Timed in turns in one process, per bundle, engine and batch size: `embed`; the factory's version; recentring (an affine
 map of the vectors); ports; both; and trunk and tail, which serve ports where they cannot be folded into the graph. The
@@ -111,18 +111,17 @@ def measured(path: Path, engine: str) -> list[dict[str, Any]]:
     return rows
 
 
-def streamed(path: Path, engine: str) -> list[dict[str, Any]]:
-    """Rows of a learner at work, beside the encoder on the same stream."""
+def streamed(path: Path, engine: str, frames: NDArray[np.uint8]) -> list[dict[str, Any]]:
+    """Rows of a learner at work on a shifted stream that it knows, beside the encoder on its last frames."""
     rows = []
     with ExitStack() as opened, edgessl.open(path, engine=engine, threads=THREADS) as encoder:
-        samples = encoder.bundle.tensors("golden")["samples"]
-        dark = np.resize((0.3 * samples).astype(samples.dtype), (STREAM, *samples.shape[1:]))
+        dark = frames[-STREAM:]
         learners = {}
         for name, level in (("observe, level 0", "recenter"), ("observe, level 1", "ports")):
             folder = Path(opened.enter_context(tempfile.TemporaryDirectory()))
             learners[name] = opened.enter_context(encoder.learner(folder, level=level))
-            for _ in range(4096 // STREAM):
-                learners[name].observe(dark)
+            for start in range(0, len(frames), STREAM):
+                learners[name].observe(frames[start : start + STREAM])
         for batch in BATCHES:
             parts = [np.ascontiguousarray(dark[start : start + batch]) for start in range(0, STREAM, batch)]
             runs = {"embed": partial(_each, encoder.embed, parts)}
@@ -148,10 +147,17 @@ def main() -> None:
     """Time, print, and write the result."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("bundles", nargs="+", type=Path)
+    parser.add_argument(
+        "--stream",
+        type=Path,
+        required=True,
+        help=".npy of uint8 frames of a shifted world, 4000 or more, for the bundles",
+    )
     parser.add_argument("--result", type=Path, default=RESULT)
     given = parser.parse_args()
     rows = [row for path in given.bundles for engine in ENGINES for row in measured(path, engine)]
-    stream = [row for path in given.bundles for engine in ENGINES for row in streamed(path, engine)]
+    frames = np.load(given.stream)
+    stream = [row for path in given.bundles for engine in ENGINES for row in streamed(path, engine, frames)]
     cheap = [row for row in rows if row["version"] in LEVELS_0_AND_1]
     result = {
         "claim": f"levels 0 and 1 are served in at most {BOUND} of the time of embed, wherever the ports can be folded",
