@@ -33,7 +33,7 @@ from edgessl.runtimes.encoder import CHUNK
 Event = dict[str, Any]
 
 WAITING = 32  # frames; 29 MB of 640x480 in colour
-_EVENTS = 10_000  # kept, as in a learner
+_EVENTS = 2_000  # kept, as in a learner
 
 
 class Pupil(Protocol):

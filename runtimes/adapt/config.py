@@ -43,7 +43,7 @@ class LearnerConfig:
     observe_every: int = 16
     attend: int = 2048
     snapshot_every: int = 512
-    watch_every: int = 1024
+    watch_every: int = 2048
     confirm_ports: int = 1
     confirm_tail: int = 4
 

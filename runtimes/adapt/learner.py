@@ -30,7 +30,7 @@ from edgessl.runtimes.encoder import Encoder
 __all__ = ["LEVELS", "Learner", "LearnerConfig", "choose_level"]
 
 _FROZEN = "nothing is learned any more and the factory's encoder serves; choose another --state folder to learn again"
-_EVENTS = 10_000  # kept; a robot that runs for months must not fill its memory with a log
+_EVENTS = 2_000  # kept; a robot that runs for months must not fill its memory with a log
 
 
 class Learner:
