@@ -95,7 +95,7 @@ class Adaptation:
             self._tail = undo.enter_context(Tail(encoder.bundle, **options))
             if level == "tail":
                 parts = (config.tail, config.memory, config.views)
-                self._replay = Replay(encoder, source, self.trunk, *parts, may_step=may_step)
+                self._replay = Replay(encoder, source, self.trunk, *parts, factory=self._tail, may_step=may_step)
             undo.pop_all()
 
     @property

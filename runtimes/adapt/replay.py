@@ -15,7 +15,7 @@ from edgessl.runtimes.adapt.state import State, joined
 from edgessl.runtimes.adapt.tail import TailConfig, TailTraining, Weights
 from edgessl.runtimes.adapt.views import ViewsConfig, view
 from edgessl.runtimes.encoder import Encoder
-from edgessl.runtimes.split import Port, Trunk
+from edgessl.runtimes.split import Port, Tail, Trunk
 
 
 class Replay:
@@ -26,6 +26,7 @@ class Replay:
         source: Tensors of the bundle's `source` file.
         trunk: Makes latents; belongs to the caller.
         tail, memory, views: Configurations.
+        factory: The tail as it was exported; belongs to the caller.
         may_step: Asked before each training step.
 
     Attributes:
@@ -44,10 +45,11 @@ class Replay:
         memory: MemoryConfig,
         views: ViewsConfig,
         *,
+        factory: Tail,
         may_step: Callable[[], bool],
     ) -> None:
         bundle = encoder.bundle
-        self._may_step = may_step
+        self._factory, self._may_step = factory, may_step
         self._input, self._trunk, self._views = bundle.input, trunk, views
         self._memory = Memory(trunk.latent, bundle.dim, source["latent.scale"], trunk.channel_axis, memory)
         self._training = TailTraining(
@@ -154,19 +156,18 @@ class Replay:
         Where that happens too often the factory's tail serves, and no other is trained; ports and recentring go on.
         """
         first, second = self._memory.latents(0), self._memory.latents(1)
-        with self._training.candidate() as tail, self._training.open() as factory:
-            factory_views = factory.run(first), factory.run(second)  # against what serves, small losses would add up
+        with self._training.candidate() as tail:
             anchors, views = tail.run(self._training.anchor_latents), (tail.run(first), tail.run(second))
-        before = self.serving.run(first), self.serving.run(second)
         verdict = guard.judge(
             anchors=anchors,
             anchors_before=self._training.anchor_vectors,
             views=views,
-            views_before=factory_views,
+            # Against what serves, small losses would add up.
+            views_before=(self._factory.run(first), self._factory.run(second)),
         )
         self.offered = verdict
         if verdict.passed:
-            self.by = np.asarray((views[0] - before[0]).mean(0), np.float64)
+            self.by = np.asarray((views[0] - self.serving.run(first)).mean(0), np.float64)
             self._training.accept()
             self._refused = 0
             self._serve()
