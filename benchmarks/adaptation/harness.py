@@ -201,7 +201,8 @@ class Report:
     def write(self, **more: Any) -> None:
         """To the results folder, or where `--result` says."""
         settings = {key: value for key, value in vars(self._given).items() if key not in ("data", "folder", "result")}
-        settings["merge"] = [path.name for path in self._given.merge or ()]  # where they lay is that machine's affair
+        if self._given.merge:  # where they lay is that machine's affair
+            settings["merge"] = [path.name for path in self._given.merge]
         result = {
             "what": self._what,
             "claims": self._claims,
