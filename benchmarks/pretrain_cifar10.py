@@ -26,7 +26,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from edgessl.blocks.views import ViewConfig
+from edgessl.blocks.image_views import ImageViewConfig
 from edgessl.evaluate import evaluate, raw_pixels
 from edgessl.export.pays import machine
 from edgessl.metrics import knn_accuracy
@@ -38,7 +38,7 @@ from edgessl.trainer import Run
 RESULT = Path(__file__).parent / "results" / "pretrain_cifar10.json"
 BANK = 20_000
 WIDTHS = (32, 64, 128, 256)
-VIEWS = ViewConfig(
+VIEWS = ImageViewConfig(
     area=(0.3, 1.0), turn_deg=0.0, contrast=(0.6, 1.4), saturation=(0.4, 1.6), gain=(0.6, 1.4), blur=0.0, noise=0.0
 )
 

@@ -57,7 +57,7 @@ def distill(
     from edgessl.checkpoint import read_facts
     from edgessl.distill import DistillationConfig
     from edgessl.distill import distill as train
-    from edgessl.recipes import configured
+    from edgessl.recipes import settings_of
     from edgessl.signals import InputSpec
     from edgessl.sources import open_source
     from edgessl.trainer import Run
@@ -85,7 +85,7 @@ def distill(
         output=output,
         run=run,
         encoder_options=encoder_options,
-        config=configured(DistillationConfig, "distillation", options),
+        config=settings_of(DistillationConfig, "distillation", options),
         start=init,
         placement=placement if int8 else None,
     )

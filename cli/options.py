@@ -42,7 +42,7 @@ def parsed_size(text: str, option: str = "--size") -> tuple[int, int] | None:
 
 
 def parsed_settings(settings: Sequence[str]) -> dict[str, Any]:
-    """`["depth=2", "norm=layer"]` -> `{"depth": 2, "norm": "layer"}`; values are JSON where they can be.
+    """`["depth=2", "views.flip=0"]` -> `{"depth": 2, "views": {"flip": 0}}`; values are JSON where they can be.
 
     Raises:
         InputError: A setting is not KEY=VALUE, or is given twice.
@@ -52,10 +52,16 @@ def parsed_settings(settings: Sequence[str]) -> dict[str, Any]:
         key, equals, text = setting.partition("=")
         if not (key and equals):
             raise InputError(f"{setting!r} is no setting; type --set KEY=VALUE, such as --set temperature=0.2")
-        if key in values:
+        *groups, name = key.split(".")
+        inner = values
+        for group in groups:
+            inner = inner.setdefault(group, {})
+            if not isinstance(inner, dict):
+                raise InputError(f"{group!r} is set in one word and by its parts, {key!r}; leave one out")
+        if name in inner:
             raise InputError(f"{key!r} is set twice; leave one out")
         try:
-            values[key] = json.loads(text)
+            inner[name] = json.loads(text)
         except ValueError:
-            values[key] = text
+            inner[name] = text
     return values

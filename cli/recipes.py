@@ -16,10 +16,14 @@ def recipes(as_json: Json = False) -> None:
     from edgessl.encoders import ENCODERS
     from edgessl.recipes import RECIPES
 
-    rows = [
-        {kind: name, "what it is": entry[2]}
-        for kind, entries in (("recipe", RECIPES), ("encoder", ENCODERS))
-        for name, entry in entries.items()
+    methods = [
+        {
+            "recipe": name,
+            "what it is": entry.about,
+            "learns from": ", ".join(entry.kinds),
+            "such as": f"--recipe {name} --encoder {entry.encoder[0]}",
+        }
+        for name, entry in RECIPES.items()
     ]
-    known = [[row for row in rows if kind in row] for kind in ("recipe", "encoder")]
-    result({"recipes": known[0], "encoders": known[1]}, "\n\n".join(map(table, known)), as_json=as_json)
+    encoders = [{"encoder": name, "what it is": about} for name, (_, _, about) in ENCODERS.items()]
+    result({"recipes": methods, "encoders": encoders}, "\n\n".join(map(table, (methods, encoders))), as_json=as_json)

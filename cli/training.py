@@ -9,6 +9,7 @@ import typer
 
 from edgessl.cli.options import parsed_settings
 from edgessl.cli.output import talk, talk_skipped
+from edgessl.errors import InputError
 
 Teacher = Annotated[Path, typer.Argument(metavar="TEACHER", help="Checkpoint folder of the teacher.")]
 Output = Annotated[Path, typer.Option("--output", "-o", help="The checkpoint folder to make.")]
@@ -40,9 +41,12 @@ Settings = Annotated[
 def split_settings(settings: list[str]) -> tuple[dict[str, Any], dict[str, Any]]:
     """Settings of the method, and those of the encoder, which are written `encoder.KEY=VALUE`."""
     values = parsed_settings(settings)
-    prefix = "encoder."
-    encoder = {key.removeprefix(prefix): value for key, value in values.items() if key.startswith(prefix)}
-    return {key: value for key, value in values.items() if not key.startswith(prefix)}, encoder
+    encoder = values.pop("encoder", {})
+    if not isinstance(encoder, dict):
+        raise InputError(
+            f"the encoder is chosen by --encoder {encoder}; --set encoder.KEY=VALUE changes a setting of it"
+        )
+    return values, encoder
 
 
 def tell_resume(output: Path, resume: bool) -> None:

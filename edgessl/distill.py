@@ -7,7 +7,7 @@ learns, for a student whose int8 graph, calibrated only, is too far from its flo
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from edgessl.blocks.fakequant import FakeQuantized
-from edgessl.blocks.views import ViewConfig, random_view
+from edgessl.blocks.views import USUAL_VIEWS, ViewConfig
 from edgessl.checkpoint import read_checkpoint
 from edgessl.encoders import EncoderModule, build_encoder
 from edgessl.errors import InputError
@@ -33,13 +33,13 @@ class DistillationConfig:
     Attributes:
         relations: Weight of the term that compares similarities between samples; 0 leaves it out.
         temperature: Of these similarities.
-        views: What teacher and student look at. The same view goes to both, so strong views teach the student the
-            teacher's answer to darkness and noise, too.
+        views: What teacher and student look at; None for what is usual. The same view goes to both, so strong views
+            teach the student the teacher's answer to darkness and noise, too.
     """
 
     relations: float = 0.0
     temperature: float = 0.1
-    views: ViewConfig = field(default_factory=ViewConfig)
+    views: ViewConfig | None = None
 
     def __post_init__(self) -> None:
         if self.relations < 0:
@@ -60,16 +60,14 @@ class Distillation(Recipe):
     defaults = Defaults(lr=2e-3, weight_decay=1e-4, batch=128)
 
     def __init__(self, encoder: EncoderModule, teacher: EncoderModule, config: DistillationConfig) -> None:
-        super().__init__()
-        self.encoder = encoder
+        super().__init__(encoder, config)
         self.project: nn.Module = nn.Identity() if encoder.dim == teacher.dim else nn.Linear(encoder.dim, teacher.dim)
         # In a tuple it is no submodule: it is not trained, not put into training mode, and not kept in each state.
         self._teacher = (teacher.eval().requires_grad_(False),)
-        self._config = config
 
     def views(self, images: Tensor, generator: torch.Generator) -> Views:
         """One view of each image, for both."""
-        return Views((random_view(images, generator, self._config.views),))
+        return Views((self.view(images, generator),))
 
     def forward(self, batch: Views) -> Terms:
         """`cosine`: 1 - cosine with the teacher; `relations`: see above."""
@@ -77,8 +75,8 @@ class Distillation(Recipe):
         target = self.target(view)  # (batch, teacher dim)
         features = self.student(view)  # (batch, dim)
         terms = {"cosine": (1 - functional.cosine_similarity(self.project(features), target, dim=1)).mean()}
-        if self._config.relations:
-            terms["relations"] = self._config.relations * relations(features, target, self._config.temperature)
+        if self.settings.relations:
+            terms["relations"] = self.settings.relations * relations(features, target, self.settings.temperature)
         return terms
 
     def student(self, view: Tensor) -> Tensor:
@@ -172,6 +170,7 @@ def distill(
         Interrupted: The user stopped it; the message says how to resume.
     """
     run, config = run or Run(), config or DistillationConfig()
+    config = replace(config, views=config.views or USUAL_VIEWS[source.spec.kind])
     master, parent = read_checkpoint(teacher)
     if master.input != source.spec:
         raise InputError(

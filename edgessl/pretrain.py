@@ -49,7 +49,7 @@ def pretrain(
     facts = {
         "made_by": "pretrain",
         "recipe": recipe,
-        "config": asdict(method.config(**dict(recipe_options or {}))),
+        "config": asdict(method.settings),
         "architecture": {"name": encoder, "options": dict(encoder_options or {})},
         "parent": None,
     }

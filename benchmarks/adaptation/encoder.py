@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from edgessl.blocks.views import ViewConfig
+from edgessl.blocks.image_views import ImageViewConfig
 from edgessl.checkpoint import read_checkpoint
 from edgessl.distill import DistillationConfig, distill
 from edgessl.export.bundle import export
@@ -31,7 +31,7 @@ from edgessl.trainer import Run
 TEACHER = {"widths": [48, 96, 192, 256], "depth": 2}
 STUDENT = {"widths": [32, 64, 128, 256]}
 #: crops and colour as SimCLR has them on CIFAR-10; neither blur nor noise, which the corruptions are made of
-VIEWS = ViewConfig(
+VIEWS = ImageViewConfig(
     area=(0.3, 1.0), turn_deg=0.0, contrast=(0.6, 1.4), saturation=(0.4, 1.6), gain=(0.6, 1.4), blur=0.0, noise=0.0
 )
 SPARE = 5000  # training images that no run looks at: calibration and source statistics

@@ -19,7 +19,7 @@ from corruptions import Frames
 from harness import Report, Vectors, chosen, options, story, through
 from numpy.typing import NDArray
 
-from edgessl.blocks.views import ViewConfig
+from edgessl.blocks.image_views import ImageViewConfig
 from edgessl.checkpoint import read_checkpoint
 from edgessl.export.bundle import export
 from edgessl.export.config import ExportConfig
@@ -32,7 +32,7 @@ from edgessl.trainer import Run
 BATCH, TOLERANCE, RISE, PASSES = 8, 1, 0.20, 2
 STEPS = 800
 #: a camera that is bolted to a train hardly sways; the light and the surfaces are what changes
-VIEWS = ViewConfig(
+VIEWS = ImageViewConfig(
     area=(0.8, 1.1),
     aspect=(0.95, 1.05),
     turn_deg=3.0,

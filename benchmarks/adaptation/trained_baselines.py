@@ -10,13 +10,13 @@ from baselines import Frames, Head, Net, Vectors, batch_norms, parts, prepared, 
 from numpy.typing import NDArray
 from torch import Tensor
 
-from edgessl.blocks.views import ViewConfig, random_view
+from edgessl.blocks.image_views import ImageViewConfig, random_image_view
 from edgessl.encoders.base import EncoderModule, unit_rows
 from edgessl.export.objectives import Source, objective
 from edgessl.export.split import split_encoder
 
 #: CoTTA's augmentations, as near as our views come: its shift of 1/16 is that of a crop, its hue a tint.
-COTTA_VIEWS = ViewConfig(
+COTTA_VIEWS = ImageViewConfig(
     area=(0.81, 1.21),
     aspect=(1.0, 1.0),
     turn_deg=15.0,
@@ -123,7 +123,7 @@ class CoTTA:
         if float(_confidence(self._anchor(images)[1]).mean()) >= self.threshold:
             vectors, logits = self._teacher(images)
             return vectors, logits
-        seen = [self._teacher(random_view(images, self._generator, COTTA_VIEWS)) for _ in range(self._copies)]
+        seen = [self._teacher(random_image_view(images, self._generator, COTTA_VIEWS)) for _ in range(self._copies)]
         vectors, logits = (torch.stack(each).mean(0) for each in zip(*seen, strict=True))
         return unit_rows(vectors), logits
 
@@ -164,7 +164,7 @@ class TailFineTune:
         *,
         source: Frames,
         seed: int,
-        views: ViewConfig,
+        views: ImageViewConfig,
         loss: str = "vicreg",
         lr: float = 0.01,
         momentum: float = 0.9,
@@ -201,7 +201,7 @@ class TailFineTune:
     def _step(self, frames: Frames) -> None:
         images = prepared(self._encoder, frames)
         with torch.no_grad():
-            latents = [self._latents(random_view(images, self._generator, self._views)) for _ in range(2)]
+            latents = [self._latents(random_image_view(images, self._generator, self._views)) for _ in range(2)]
             wanted = self._factory(self._latents(images))
         self._optimizer.zero_grad()
         self._loss(*map(self._tail, latents), wanted).backward()

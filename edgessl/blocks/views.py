@@ -1,193 +1,31 @@
-"""Random views of images, drawn for a whole batch at once, on any device.
-
-torchvision's transforms give one set of parameters to a whole batch and take no generator, so a run that was
-interrupted would not go on with the views it would have seen. Here each sample has its own parameters, and all of them
-come from the generator that is passed in. The order is that of a camera: where it looks, what the light does, optics,
-exposure, sensor.
-"""
+"""Random views of samples of any kind; recipes know views, and views know the modality."""
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor
-from torch.nn import functional
 
-from edgessl.errors import InputError
+from edgessl.blocks.image_views import ImageViewConfig, random_image_view
+from edgessl.blocks.series_views import SeriesViewConfig, random_series_view
+from edgessl.signals import SERIES
 
-Range = tuple[float, float]
+ViewConfig = ImageViewConfig | SeriesViewConfig
 
-_LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601
-
-
-@dataclass(frozen=True, kw_only=True)
-class ViewConfig:
-    """How far a view may be from its image.
-
-    SimCLR (arXiv:2002.05709, appendix A) is the model, made for photographs of 224 pixels of one object. The defaults
-    are ours: frames of 32 to 128 pixels bear less cropping, and a robot's camera meets darkness and noise, so the
-    changes of light are stronger.
-
-    Attributes:
-        area: Share of the image in the crop; SimCLR 0.08 to 1. Over 1 looks past the border, which mirrors the image.
-        aspect: Width over height of the crop; as SimCLR.
-        turn_deg: Largest roll, either way; SimCLR has none.
-        flip: Probability of a left-right mirror image; as SimCLR.
-        light: Probability that contrast, saturation, tint, gamma and gain change; as SimCLR's colour jitter.
-        contrast: Factor on the distance from the image's mean.
-        saturation: Factor on the distance from grey.
-        tint: Largest change of one colour channel, as the logarithm of a factor; in place of SimCLR's hue.
-        gamma: Exponent of each pixel, drawn evenly on a logarithmic scale.
-        gain: Factor on the light, drawn evenly on a logarithmic scale; SimCLR's brightness goes down to 0.2.
-        grey: Probability of a grey image; as SimCLR.
-        blur: Probability of a blur; as SimCLR.
-        blur_sigma: Standard deviation of the blur as a share of the short side; SimCLR's is 0.1 to 2 pixels of 224.
-        noise: Largest standard deviation of the sensor's noise, full scale 1; SimCLR has none.
-    """
-
-    area: Range = (0.3, 1.0)
-    aspect: Range = (3 / 4, 4 / 3)
-    turn_deg: float = 15.0
-    flip: float = 0.5
-    light: float = 0.8
-    contrast: Range = (0.6, 1.4)
-    saturation: Range = (0.4, 1.6)
-    tint: float = 0.15
-    gamma: Range = (0.7, 1.4)
-    gain: Range = (0.25, 1.4)
-    grey: float = 0.2
-    blur: float = 0.5
-    blur_sigma: Range = (0.0015, 0.015)
-    noise: float = 0.03
-
-    def __post_init__(self) -> None:
-        for name in ("area", "aspect", "gamma", "gain", "blur_sigma"):
-            low, high = getattr(self, name)
-            if not 0 < low <= high < math.inf:
-                raise InputError(f"{name} must be a range of positive numbers, low to high, not {low} to {high}")
-        for name in ("contrast", "saturation"):
-            low, high = getattr(self, name)
-            if not 0 <= low <= high < math.inf:
-                raise InputError(f"{name} must be a range of factors, low to high, not {low} to {high}")
-        for name in ("flip", "light", "grey", "blur"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise InputError(f"{name} is a probability, 0 to 1, not {getattr(self, name)}")
-        for name in ("turn_deg", "tint", "noise"):
-            if not 0 <= getattr(self, name) < math.inf:
-                raise InputError(f"{name} must be 0 or more, not {getattr(self, name)}")
+#: kind of signal -> how far a view may be from its sample, where a recipe says nothing else
+USUAL_VIEWS: dict[str, ViewConfig] = {"image": ImageViewConfig()} | {kind: SeriesViewConfig() for kind in SERIES}
 
 
-def random_view(images: Tensor, generator: torch.Generator, config: ViewConfig) -> Tensor:
-    """One view of each image.
+def random_view(samples: Tensor, generator: torch.Generator, config: ViewConfig) -> Tensor:
+    """One view of each prepared sample.
 
     Args:
-        images: float `(batch, 3, height, width)` in 0..1.
-        generator: Where all chance comes from; it may live on the CPU while the images do not.
-        config: How far a view may be from its image.
+        samples: Images `(batch, 3, height, width)` in 0..1, or series `(batch, channels, time)`.
+        generator: Where all chance comes from.
+        config: How far a view may be from its sample; its type says which kind they are.
 
     Returns:
-        float `(batch, 3, height, width)` in 0..1.
+        As `samples`.
     """
-    at = images.new_zeros(len(images), 1, 1, 1)  # one parameter per sample, of the right device and dtype
-    x = crop(images, generator, area=config.area, aspect=config.aspect, turn_deg=config.turn_deg, flip=config.flip)
-    grey, lit = _chance(at, generator, config.grey), _chance(at, generator, config.light)
-    gain = torch.where(lit, _log_uniform(at, generator, *config.gain), 1)
-    if config.grey or config.light:
-        saturation = torch.where(lit, _uniform(at, generator, *config.saturation), 1)
-        contrast = torch.where(lit, _uniform(at, generator, *config.contrast), 1)
-        tint = torch.where(lit, _uniform(at.expand(-1, 3, -1, -1), generator, -config.tint, config.tint), 0).exp()
-        gamma = torch.where(lit, _log_uniform(at, generator, *config.gamma), 1)
-        x = recolour(x, contrast=contrast, saturation=torch.where(grey, 0, saturation), tint=torch.where(grey, 1, tint))
-        x = x.clamp(0, 1) ** gamma
-    if config.blur:
-        blurred, sigma = _chance(at, generator, config.blur), _uniform(at, generator, *config.blur_sigma)
-        x = blur(x, torch.where(blurred, sigma * min(x.shape[2:]), 0).flatten())
-    x = x * gain
-    if config.noise:
-        level = _uniform(at, generator, 0, config.noise)
-        noise = torch.randn(x.shape, generator=generator, device=generator.device)
-        x = x + noise.to(x) * level
-    return x.clamp(0, 1)
-
-
-def crop(
-    images: Tensor, generator: torch.Generator, *, area: Range, aspect: Range, turn_deg: float, flip: float
-) -> Tensor:
-    """Cut a turned window out of each image and stretch it to the image's size, bilinear, mirrored at the border.
-
-    Args:
-        images: `(batch, channels, height, width)`.
-        generator: Draws the windows.
-        area: Share of the image in the window.
-        aspect: Width over height of the window, beside the image's own.
-        turn_deg: Largest roll, either way.
-        flip: Probability of a left-right mirror image.
-    """
-    at = images.new_zeros(len(images))
-    share, shape = _uniform(at, generator, *area), _log_uniform(at, generator, *aspect)
-    width, height = (share * shape).sqrt(), (share / shape).sqrt()  # of the image's; (batch,)
-    # Anywhere that keeps the upright window inside the image, or the image inside a larger window.
-    x = _uniform(at, generator, -1, 1) * (1 - width).abs()
-    y = _uniform(at, generator, -1, 1) * (1 - height).abs()
-    turn = _uniform(at, generator, -turn_deg, turn_deg).deg2rad()
-    mirror = torch.where(_chance(at, generator, flip), -1.0, 1.0)
-    sides = images.shape[3] / images.shape[2]  # a turn is a turn in pixels, not in the grid's -1..1
-    cos, sin = turn.cos(), turn.sin()
-    rows = (cos * width * mirror, -sin * height / sides, x, sin * width * mirror * sides, cos * height, y)
-    window = torch.stack(rows, 1).view(-1, 2, 3)
-    grid = functional.affine_grid(window, list(images.shape), align_corners=False)
-    return functional.grid_sample(images, grid, padding_mode="reflection", align_corners=False)
-
-
-def recolour(images: Tensor, *, contrast: Tensor, saturation: Tensor, tint: Tensor) -> Tensor:
-    """Scale the distance from grey, each channel, and the distance from the mean.
-
-    Args:
-        images: `(batch, 3, height, width)`.
-        contrast: `(batch, 1, 1, 1)`.
-        saturation: `(batch, 1, 1, 1)`; 0 makes the image grey.
-        tint: `(batch, 3, 1, 1)` factor on each channel.
-    """
-    grey = (images * images.new_tensor(_LUMA).view(3, 1, 1)).sum(1, keepdim=True)
-    images = torch.lerp(grey, images, saturation) * tint
-    return torch.lerp(images.mean((1, 2, 3), keepdim=True), images, contrast)
-
-
-def blur(images: Tensor, sigma: Tensor) -> Tensor:
-    """Gaussian blur; at the border the kernel is cut off and normalised again.
-
-    Args:
-        images: `(batch, channels, height, width)`.
-        sigma: `(batch,)` standard deviations in pixels; 0 leaves the image as it is.
-    """
-    # Two matrix products: on a CPU several times faster than a convolution with a kernel per sample.
-    height, width = images.shape[2:]
-    down = _gaussian(sigma, height)
-    across = down if width == height else _gaussian(sigma, width)
-    rows = images.flatten(1, 2) @ across.mT  # (batch, channels * height, width)
-    return down[:, None] @ rows.view_as(images)
-
-
-def _gaussian(sigma: Tensor, side: int) -> Tensor:
-    """Weights `(batch, side, side)` of every pixel of a line, last axis, in every blurred pixel of it."""
-    at = torch.arange(side, device=sigma.device)
-    fall = (-(at**2) / (2 * sigma.clamp_min(1e-3)[:, None] ** 2)).exp()  # (batch, side), over the distance
-    # Farther than 6 sigma is nothing: weights that are not quite 0 (denormal numbers) make the product 20 times slower.
-    weights = fall.where(fall > 1e-8, 0)[:, (at[:, None] - at).abs()]
-    return weights / weights.sum(2, keepdim=True)
-
-
-def _uniform(like: Tensor, generator: torch.Generator, low: float, high: float) -> Tensor:
-    """Draw evenly, in the shape of `like`, where the generator lives, and bring it to where `like` lives."""
-    return (torch.rand(like.shape, generator=generator, device=generator.device) * (high - low) + low).to(like)
-
-
-def _log_uniform(like: Tensor, generator: torch.Generator, low: float, high: float) -> Tensor:
-    return _uniform(like, generator, math.log(low), math.log(high)).exp()
-
-
-def _chance(like: Tensor, generator: torch.Generator, probability: float) -> Tensor:
-    """Whether something happens to each sample."""
-    return _uniform(like, generator, 0, 1) < probability
+    if isinstance(config, SeriesViewConfig):
+        return random_series_view(samples, generator, config)
+    return random_image_view(samples, generator, config)

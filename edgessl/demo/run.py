@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import edgessl
-from edgessl.blocks.views import ViewConfig
+from edgessl.blocks.image_views import ImageViewConfig
 from edgessl.checkpoint import read_checkpoint
 from edgessl.demo.report import NAMES, Row, draw, row, thumbnail
 from edgessl.distill import DistillationConfig, distill
@@ -37,8 +37,8 @@ DEVICE = ("int8", "int8_adapted")
 _MEASURE = "import sys, pathlib; from edgessl.demo.measure import main; main(sys.argv[1], pathlib.Path(sys.argv[2]))"
 
 
-def _views() -> ViewConfig:
-    return ViewConfig(
+def _views() -> ImageViewConfig:
+    return ImageViewConfig(
         area=(0.36, 2.0),
         aspect=(0.9, 1.1),
         turn_deg=50.0,
@@ -65,7 +65,7 @@ class DemoConfig:
     pretrain_steps: int = 400
     distill_steps: int = 260
     batch: int = 64
-    views: ViewConfig = field(default_factory=_views)
+    views: ImageViewConfig = field(default_factory=_views)
 
 
 def run_demo(

@@ -6,28 +6,74 @@ A new recipe is a file with a `Recipe` and its frozen config, and one line in `R
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import fields, is_dataclass
+from dataclasses import fields, is_dataclass, replace
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, TypeVar, get_type_hints
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, get_type_hints
 
 from edgessl.encoders import EncoderModule, check_types
 from edgessl.errors import InputError, UnknownNameError
 from edgessl.recipes.base import Defaults, Masks, Recipe, Terms, Views
+from edgessl.signals import SERIES
 
-__all__ = ["RECIPES", "Defaults", "Masks", "Recipe", "Terms", "Views", "build_recipe", "configured"]
+__all__ = [
+    "ANY",
+    "IMAGES",
+    "RECIPES",
+    "Defaults",
+    "Entry",
+    "Masks",
+    "Recipe",
+    "Terms",
+    "Views",
+    "build_recipe",
+    "recipe_class",
+    "settings_of",
+]
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
 _Config = TypeVar("_Config", bound="DataclassInstance")
 
-#: name -> (module, class, one line for `edgessl recipes`, modality)
+IMAGES, ANY = ("image",), ("image", *SERIES)
+
+
+class Entry(NamedTuple):
+    """One line of the table.
+
+    Attributes:
+        module, cls: Where the recipe is.
+        about: One line for `edgessl recipes`.
+        kinds: Kinds of samples it learns from.
+        encoder: An encoder that it can train, per kind.
+    """
+
+    module: str
+    cls: str
+    about: str
+    kinds: tuple[str, ...]
+    encoder: tuple[str, ...] = ("conv_small", "conv_series")
+
+
 RECIPES = {
-    "simclr": ("edgessl.recipes.simclr", "SimCLR", "contrast: two views of a frame against all other frames", "image"),
-    "vicreg": ("edgessl.recipes.vicreg", "VICReg", "invariance, with variance and covariance held up", "image"),
-    "byol": ("edgessl.recipes.byol", "BYOL", "predict what a slow teacher sees in another view", "image"),
-    "mae": ("edgessl.recipes.mae", "MAE", "paint hidden patches; for vision transformers", "image"),
+    "simclr": Entry("simclr", "SimCLR", "contrast: two views of a sample against all other samples", ANY),
+    "vicreg": Entry("vicreg", "VICReg", "invariance, with variance and covariance held up", ANY),
+    "byol": Entry("byol", "BYOL", "predict what a slow teacher sees in another view", ANY),
+    "mae": Entry("mae", "MAE", "paint hidden patches; for transformers", IMAGES, ("vit_micro",)),
 }
+
+
+def recipe_class(name: str) -> type[Recipe]:
+    """The class of a recipe.
+
+    Raises:
+        UnknownNameError: There is no recipe of that name.
+    """
+    if name not in RECIPES:
+        raise UnknownNameError("recipe", name, RECIPES)
+    entry = RECIPES[name]
+    found: type[Recipe] = getattr(import_module(f"edgessl.recipes.{entry.module}"), entry.cls)
+    return found
 
 
 def build_recipe(name: str, encoder: EncoderModule, **options: Any) -> Recipe:
@@ -36,35 +82,67 @@ def build_recipe(name: str, encoder: EncoderModule, **options: Any) -> Recipe:
     Args:
         name: A key of `RECIPES`.
         encoder: What is trained.
-        options: Settings of the recipe that differ from its config's defaults.
+        options: Settings of the recipe that differ from its config's defaults. `views` may be a mapping of the settings
+            of views that differ from what is usual for the recipe and the encoder's kind of samples.
 
     Raises:
         UnknownNameError: There is no recipe, or no setting of it, of that name.
         InputError: The recipe cannot train this encoder, or a setting is out of range.
     """
-    if name not in RECIPES:
-        raise UnknownNameError("recipe", name, RECIPES)
-    module, cls, _, modality = RECIPES[name]
-    if encoder.input.kind != modality:
-        raise InputError(f"recipe {name!r} learns from {modality} samples; this encoder takes {encoder.input.kind}")
-    recipe = getattr(import_module(module), cls)
-    built: Recipe = recipe(encoder, configured(recipe.config, f"recipe {name!r}", options))
-    return built
+    recipe, kind = recipe_class(name), encoder.input.kind
+    if kind not in RECIPES[name].kinds:
+        known = " and ".join(RECIPES[name].kinds)
+        raise InputError(f"recipe {name!r} learns from {known} samples; this encoder takes {kind}")
+    views = {"views": recipe.usual_views[kind]} if "views" in {field.name for field in fields(recipe.config)} else {}
+    return recipe(encoder, settings_of(recipe.config, f"recipe {name!r}", options, views))
 
 
-def configured(config: type[_Config], owner: str, options: Mapping[str, Any]) -> _Config:
+def settings_of(
+    config: type[_Config], owner: str, options: Mapping[str, Any], usual: Mapping[str, Any] | None = None
+) -> _Config:
     """A config with these settings, its defaults otherwise.
+
+    Args:
+        config: The frozen dataclass.
+        owner: What it belongs to, for messages.
+        options: Settings by name. One that is a config itself may be a mapping of its own settings.
+        usual: What stands in place of a default.
 
     Raises:
         UnknownNameError: It has no setting of that name.
         InputError: A setting is of another type, or out of range.
     """
-    known = [field.name for field in fields(config)]
     hints = get_type_hints(config)
+    values = dict(usual or {})
     for option, value in options.items():
-        if option not in known:
-            raise UnknownNameError(f"setting of {owner},", option, known)
-        if is_dataclass(hints[option]) and not isinstance(value, hints[option]):
-            raise InputError(f"{option} of {owner} cannot be set in one word, as {value!r}; leave it out")
-    check_types(owner, hints, options)
-    return config(**options)
+        if option not in hints:
+            raise UnknownNameError(f"setting of {owner},", option, [field.name for field in fields(config)])
+        whole = values.get(option, _default(config, option))
+        if is_dataclass(whole) and not isinstance(whole, type):
+            values[option] = _changed(whole, f"{option} of {owner}", value)
+        else:
+            check_types(owner, hints, {option: value})
+            values[option] = value
+    return config(**values)
+
+
+def _changed(whole: DataclassInstance, owner: str, value: Any) -> Any:
+    """A config inside a config: another one of its kind, or some of its settings."""
+    if isinstance(value, type(whole)):
+        return value
+    if not isinstance(value, Mapping):
+        name = owner.partition(" ")[0]
+        raise InputError(
+            f"{owner} has settings of its own; type --set {name}.{fields(whole)[0].name}=VALUE, not {value!r}"
+        )
+    hints = get_type_hints(type(whole))
+    for option in value:
+        if option not in hints:
+            raise UnknownNameError(f"setting of {owner},", option, [field.name for field in fields(whole)])
+    check_types(owner, hints, value)
+    return replace(whole, **{key: tuple(each) if isinstance(each, list) else each for key, each in value.items()})
+
+
+def _default(config: type[DataclassInstance], name: str) -> Any:
+    field = next(field for field in fields(config) if field.name == name)
+    return field.default_factory() if callable(field.default_factory) else field.default

@@ -1,14 +1,15 @@
-"""What a recipe is: images -> views -> named loss terms."""
+"""What a recipe is: samples -> views -> named loss terms."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
+from edgessl.blocks.views import USUAL_VIEWS, ViewConfig, random_view
 from edgessl.encoders import EncoderModule
 
 #: Named loss terms, each a scalar with its weight inside; the loss is their sum.
@@ -21,7 +22,7 @@ class Masks:
 
     Attributes:
         keep: `(batch, kept)` places of the visible tokens.
-        hide: `(batch, hidden)` places of the others.
+        hide: `(batch, hidden)` places of the others, or of those that are asked for.
     """
 
     keep: Tensor
@@ -33,17 +34,30 @@ class Views:
     """What a recipe looks at in one step; all chance is spent on making it.
 
     Attributes:
-        views: Images in 0..1, each `(batch, 3, height, width)`.
+        views: The first is what the method starts from; the others are what it holds against it: another view, or the
+            sample that is to be painted. Images in 0..1 `(batch, 3, height, width)`, or series `(batch, channels, time)`.
         masks: Hidden tokens, for recipes that hide some.
+        labels: What was done to the first view, `(batch, ...)`, for recipes that ask.
     """
 
     views: tuple[Tensor, ...]
     masks: Masks | None = None
+    labels: Tensor | None = None
+
+    def unpaired(self) -> Views:
+        """Every sample held against what belongs to another one: from this nothing can be learned.
+
+        The negative control of a recipe. Each of the other views, and the labels, is moved on by another number of rows.
+        """
+        first, *others = self.views
+        moved = (view.roll(1 + place % max(len(view) - 1, 1), 0) for place, view in enumerate(others))
+        labels = None if self.labels is None else self.labels.roll(len(first) // 2 + 1, 0)
+        return Views((first, *moved), self.masks, labels)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Defaults:
-    """Numbers of AdamW that suit a recipe on frames of 32 to 128 pixels.
+    """Numbers of AdamW that suit a recipe on frames of 32 to 128 pixels, or windows of 50 to 500 steps.
 
     Attributes:
         lr: Peak learning rate.
@@ -60,18 +74,32 @@ class Recipe(nn.Module):
     """An SSL method around an encoder.
 
     Attributes:
-        config: Class of the settings.
+        config: Class of the settings. A setting called `views` is how far a view may be from its sample; None takes
+            what `usual_views` has for the encoder's kind of samples.
         defaults: Optimizer numbers used where the user gives none.
+        usual_views: Kind of signal -> views where the user says nothing.
         encoder: What is trained.
+        settings: An instance of `config`.
     """
 
     config: ClassVar[type]
     defaults: ClassVar[Defaults]
+    usual_views: ClassVar[Mapping[str, ViewConfig]] = USUAL_VIEWS
     encoder: EncoderModule
+    settings: Any
 
-    def views(self, images: Tensor, generator: torch.Generator) -> Views:
-        """Images `(batch, 3, height, width)` in 0..1 -> views of them; nothing else in a recipe is random."""
-        raise NotImplementedError
+    def __init__(self, encoder: EncoderModule, settings: Any) -> None:
+        super().__init__()
+        self.encoder, self.settings = encoder, settings
+
+    def view(self, samples: Tensor, generator: torch.Generator) -> Tensor:
+        """One view of each sample, as the settings say."""
+        views = getattr(self.settings, "views", None)
+        return random_view(samples, generator, views or self.usual_views[self.encoder.input.kind])
+
+    def views(self, samples: Tensor, generator: torch.Generator) -> Views:
+        """Prepared samples -> views of them, two unless a recipe says otherwise; nothing else in a recipe is random."""
+        return Views((self.view(samples, generator), self.view(samples, generator)))
 
     def forward(self, batch: Views) -> Terms:
         """The loss terms of these views."""

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from edgessl.blocks.momentum import cosine_momentum, teacher_of, update_teacher
-from edgessl.blocks.views import ViewConfig, random_view
+from edgessl.blocks.views import ViewConfig
 from edgessl.encoders import EncoderModule
 from edgessl.errors import InputError
 from edgessl.recipes.base import Defaults, Recipe, Terms, Views
@@ -24,13 +24,14 @@ class BYOLConfig:
             300 (appendix), which is nearer to what runs on small machines.
         hidden: Width of the hidden layers of projector and predictor; the paper's is 4096.
         out: Width of projection and prediction; the paper's is 256.
-        views: How far a view may be from its frame. The paper's two views differ in blur and solarisation; ours do not.
+        views: How far a view may be from its sample; None for what is usual. The paper's two views differ in blur and
+            solarisation; ours do not.
     """
 
     momentum: float = 0.99
     hidden: int = 512
     out: int = 128
-    views: ViewConfig = field(default_factory=ViewConfig)
+    views: ViewConfig | None = None
 
     def __post_init__(self) -> None:
         if not 0 <= self.momentum <= 1:
@@ -47,19 +48,12 @@ class BYOL(Recipe):
     defaults = Defaults(lr=1e-3, weight_decay=1e-4, batch=128)
 
     def __init__(self, encoder: EncoderModule, config: BYOLConfig) -> None:
-        super().__init__()
+        super().__init__(encoder, config)
         heads = vision_module("lightly.models.modules")
-        self.encoder = encoder  # f
         self.project = heads.BYOLProjectionHead(encoder.dim, config.hidden, config.out)  # g
         self.predict = heads.BYOLPredictionHead(config.out, config.hidden, config.out)  # q
         self.teacher, self.teacher_project = teacher_of(self.encoder), teacher_of(self.project)
         self.negative_cosine = vision_module("lightly.loss").NegativeCosineSimilarity()
-        self._config = config
-
-    def views(self, images: Tensor, generator: torch.Generator) -> Views:
-        """Two views of each image."""
-        views = self._config.views
-        return Views((random_view(images, generator, views), random_view(images, generator, views)))
 
     def forward(self, batch: Views) -> Terms:
         """`cosine`: 2 - 2 cos(prediction, target), the mean of both directions."""
@@ -81,6 +75,6 @@ class BYOL(Recipe):
 
     def after_step(self, step: int, steps: int) -> None:
         """The teacher follows, ever more slowly."""
-        momentum = cosine_momentum(step, steps, self._config.momentum)
+        momentum = cosine_momentum(step, steps, self.settings.momentum)
         update_teacher(self.teacher, self.encoder, momentum)
         update_teacher(self.teacher_project, self.project, momentum)

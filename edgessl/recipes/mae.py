@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -10,17 +10,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from edgessl.blocks.views import ViewConfig, random_view
+from edgessl.blocks.image_views import ImageViewConfig
+from edgessl.blocks.views import ViewConfig
 from edgessl.encoders import EncoderModule
 from edgessl.encoders.vit import TokenEmbed
 from edgessl.errors import InputError
 from edgessl.recipes.base import Defaults, Masks, Recipe, Terms, Views
 from edgessl.vision import vision_module
-
-
-def _crop_and_flip() -> ViewConfig:
-    """The paper's views, appendix A.1: what is hidden is augmentation enough."""
-    return ViewConfig(area=(0.2, 1.0), turn_deg=0, light=0, grey=0, blur=0, noise=0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,14 +26,15 @@ class MAEConfig:
     Attributes:
         hidden: Share of the patches that is hidden; the paper's, section 4.1.
         width, depth, heads: Of the decoder; the paper's is 512 wide and 8 deep, for encoders eight times as wide.
-        views: How far a view may be from its frame.
+        views: How far a view may be from its sample; None for the paper's crop and flip, appendix A.1: what is hidden is
+            augmentation enough.
     """
 
     hidden: float = 0.75
     width: int = 64
     depth: int = 2
     heads: int = 4
-    views: ViewConfig = field(default_factory=_crop_and_flip)
+    views: ViewConfig | None = None
 
     def __post_init__(self) -> None:
         if not 0 < self.hidden < 1:
@@ -54,9 +51,10 @@ class MAE(Recipe):
 
     config = MAEConfig
     defaults = Defaults(lr=1e-3, weight_decay=0.05, batch=128)
+    usual_views = {"image": ImageViewConfig(area=(0.2, 1.0), turn_deg=0, light=0, grey=0, blur=0, noise=0)}  # noqa: RUF012
 
     def __init__(self, encoder: EncoderModule, config: MAEConfig) -> None:
-        super().__init__()
+        super().__init__(encoder, config)
         embed = encoder.stages[0]
         if not isinstance(embed, TokenEmbed):
             given = getattr(encoder, "name", "this encoder")
@@ -64,29 +62,28 @@ class MAE(Recipe):
                 f"recipe 'mae' hides patches of a vision transformer, and {given} is none. "
                 "Type --encoder vit_micro, or a vit_ model of timm such as vit_tiny_patch16_224"
             )
-        self.encoder = encoder
-        self._prefix, self._patch, self._config = embed.prefix, embed.patch, config
+        self._prefix, self._patch = embed.prefix, embed.patch
         self._grid = (encoder.input.shape[0] // embed.patch[0], encoder.input.shape[1] // embed.patch[1])
         self.narrow = nn.Linear(encoder.dim, config.width)
         self.decoder = _decoder(self._grid, embed.prefix, config)
         self.paint = nn.Linear(config.width, 3 * embed.patch[0] * embed.patch[1])
 
     def views(self, images: Tensor, generator: torch.Generator) -> Views:
-        """One view of each image, and which of its patches are hidden."""
-        view = random_view(images, generator, self._config.views)
+        """One view of each image, to be seen and to be painted, and which of its patches are hidden."""
+        view = self.view(images, generator)
         count = self._grid[0] * self._grid[1]
-        kept = max(1, int(count * (1 - self._config.hidden)))
+        kept = max(1, int(count * (1 - self.settings.hidden)))
         # lightly's random_token_mask does the same, but takes no generator.
         chance = torch.rand(len(images), count, generator=generator, device=generator.device).to(images.device)
         order = chance.argsort(1)
-        return Views((view,), Masks(keep=order[:, :kept], hide=order[:, kept:]))
+        return Views((view, view), Masks(keep=order[:, :kept], hide=order[:, kept:]))
 
     def forward(self, batch: Views) -> Terms:
         """`pixels`: squared error on the hidden patches, each normalised by its own mean and deviation."""
         if batch.masks is None:
             raise InputError("mae takes views with masks; make them with its own `views`")
         parts, keep, hide = vision_module("lightly.models.utils"), batch.masks.keep, batch.masks.hide
-        images = self.encoder.normalize(batch.views[0])
+        images, painting = map(self.encoder.normalize, batch.views)  # the same images, but in the negative control
 
         embed, *blocks = self.encoder.stages
         tokens = embed(images)  # (batch, prefix + patches, dim)
@@ -100,7 +97,7 @@ class MAE(Recipe):
         decoded = self.decoder(torch.cat([seen[:, : self._prefix], canvas], 1))
         painted = self.paint(parts.get_at_index(decoded[:, self._prefix :], hide))  # (batch, hidden, pixels)
 
-        target = parts.normalize_mean_var(parts.get_at_index(_patches(images, self._grid, self._patch), hide))
+        target = parts.normalize_mean_var(parts.get_at_index(_patches(painting, self._grid, self._patch), hide))
         return {"pixels": functional.mse_loss(painted.float(), target)}
 
 

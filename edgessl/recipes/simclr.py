@@ -1,13 +1,13 @@
-"""SimCLR: two views of a frame attract, views of different frames repel."""
+"""SimCLR: two views of a sample attract, views of different samples repel."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from edgessl.blocks.views import ViewConfig, random_view
+from edgessl.blocks.views import ViewConfig
 from edgessl.encoders import EncoderModule
 from edgessl.errors import InputError
 from edgessl.recipes.base import Defaults, Recipe, Terms, Views
@@ -23,13 +23,13 @@ class SimCLRConfig:
         hidden: Width of the head's hidden layer; the paper's is the encoder's 2048. 0 leaves the head out: what is
             contrasted is then what is compared later, which suits retrieval, and the width out is the encoder's.
         out: Width that the contrast sees; as the paper, section 2.1.
-        views: How far a view may be from its frame.
+        views: How far a view may be from its sample; None for what is usual.
     """
 
     temperature: float = 0.1
     hidden: int = 256
     out: int = 128
-    views: ViewConfig = field(default_factory=ViewConfig)
+    views: ViewConfig | None = None
 
     def __post_init__(self) -> None:
         if not self.temperature > 0:
@@ -46,18 +46,12 @@ class SimCLR(Recipe):
     defaults = Defaults(lr=2e-3, weight_decay=1e-4, batch=128)
 
     def __init__(self, encoder: EncoderModule, config: SimCLRConfig) -> None:
-        super().__init__()
+        super().__init__(encoder, config)
         heads = vision_module("lightly.models.modules")
-        self.encoder = encoder  # f
         self.head = (
             heads.SimCLRProjectionHead(encoder.dim, config.hidden, config.out) if config.hidden else nn.Identity()
         )  # g
         self.contrast = vision_module("lightly.loss").NTXentLoss(config.temperature)
-        self._views = config.views
-
-    def views(self, images: Tensor, generator: torch.Generator) -> Views:
-        """Two views of each image."""
-        return Views((random_view(images, generator, self._views), random_view(images, generator, self._views)))
 
     def forward(self, batch: Views) -> Terms:
         """`contrast`: NT-Xent over both views."""

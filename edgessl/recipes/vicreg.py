@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
-import torch
-from torch import Tensor
-
-from edgessl.blocks.views import ViewConfig, random_view
+from edgessl.blocks.views import ViewConfig
 from edgessl.encoders import EncoderModule
 from edgessl.errors import InputError
 from edgessl.recipes.base import Defaults, Recipe, Terms, Views
@@ -22,7 +19,7 @@ class VICRegConfig:
         invariance, variance, covariance: Weights of the terms; lambda, mu and nu of the paper, section 4.2.
         hidden: Width of the expander's hidden layers; the paper's is 8192.
         out: Width that the loss sees; the paper's is 8192.
-        views: How far a view may be from its frame.
+        views: How far a view may be from its sample; None for what is usual.
     """
 
     invariance: float = 25.0
@@ -30,7 +27,7 @@ class VICRegConfig:
     covariance: float = 1.0
     hidden: int = 512
     out: int = 512
-    views: ViewConfig = field(default_factory=ViewConfig)
+    views: ViewConfig | None = None
 
     def __post_init__(self) -> None:
         for name in ("invariance", "variance", "covariance"):
@@ -49,21 +46,14 @@ class VICReg(Recipe):
     defaults = Defaults(lr=1e-3, weight_decay=1e-4, batch=128)
 
     def __init__(self, encoder: EncoderModule, config: VICRegConfig) -> None:
-        super().__init__()
+        super().__init__(encoder, config)
         heads = vision_module("lightly.models.modules")
-        self.encoder = encoder
         # The expander is Barlow Twins' projector: three layers, batch norm and ReLU between them.
         self.expander = heads.BarlowTwinsProjectionHead(encoder.dim, config.hidden, config.out)
-        self._config = config
-
-    def views(self, images: Tensor, generator: torch.Generator) -> Views:
-        """Two views of each image."""
-        views = self._config.views
-        return Views((random_view(images, generator, views), random_view(images, generator, views)))
 
     def forward(self, batch: Views) -> Terms:
         """`invariance`, `variance` and `covariance`, weighted."""
-        loss, weight = vision_module("lightly.loss.vicreg_loss"), self._config
+        loss, weight = vision_module("lightly.loss.vicreg_loss"), self.settings
         z_a, z_b = (self.expander(self.encoder.features(view)) for view in batch.views)  # (batch, out)
         return {
             "invariance": weight.invariance * loss.invariance_loss(z_a, z_b),

@@ -13,12 +13,12 @@ from numpy.testing import assert_allclose
 from torch import nn
 from trained_baselines import COTTA_VIEWS, CoTTA, TailFineTune, Tent, soft_entropy
 
-from edgessl.blocks.views import ViewConfig, random_view
+from edgessl.blocks.image_views import ImageViewConfig, random_image_view
 from edgessl.encoders import build_encoder
 from edgessl.errors import InputError
 from edgessl.signals import image_spec
 
-VIEWS = ViewConfig(blur=0.0)
+VIEWS = ImageViewConfig(blur=0.0)
 CLASSES = 5
 
 
@@ -247,7 +247,7 @@ def test_a_sure_cotta_serves_its_teacher_and_an_unsure_one_the_mean_of_augmented
     images, generator = encoder.prepare(torch.from_numpy(frames)), torch.Generator().manual_seed(3)
     with torch.no_grad():
         plain = unit(trained.features(images).numpy())
-        copies = [trained.features(random_view(images, generator, COTTA_VIEWS)).numpy() for _ in range(4)]
+        copies = [trained.features(random_image_view(images, generator, COTTA_VIEWS)).numpy() for _ in range(4)]
     mean = np.mean([unit(each) for each in copies], 0)
     assert_allclose(sure.observe(frames), plain, atol=1e-4)
     assert_allclose(sure.logits, plain @ head[0].T + head[1], atol=1e-3)

@@ -227,7 +227,7 @@ def test_an_unknown_name_lists_the_names_and_the_nearest(
         (["--workers", -1], "workers must be at least 0, not -1"),
         (["--set", "temperature=abc"], "temperature of recipe 'simclr' is a number, not 'abc'"),
         (["--set", "hidden=1.5"], "hidden of recipe 'simclr' is a whole number, not 1.5"),
-        (["--set", "views=1"], "views of recipe 'simclr' cannot be set"),
+        (["--set", "views=1"], "type --set views.area=VALUE"),
         (
             ["--set", "encoder.foo=1"],
             "'foo'; did you mean 'pool'? Choose one of: depth, dim, pool, widths",

@@ -47,3 +47,9 @@ def test_a_table_aligns_numbers_to_the_right() -> None:
 
 def test_a_table_of_nothing_says_so() -> None:
     assert table([]) == "(nothing)"
+
+
+def test_a_setting_with_a_dot_belongs_to_a_part() -> None:
+    assert parsed_settings(["views.flip=0", "views.area=[0.2,1]"]) == {"views": {"flip": 0, "area": [0.2, 1]}}
+    with pytest.raises(InputError, match="set in one word and by its parts"):
+        parsed_settings(["views=strong", "views.flip=0"])

@@ -146,8 +146,8 @@ def test_maes_encoder_does_not_see_what_is_hidden() -> None:
     other[:, :, 4:] = torch.rand(2, 3, 4, 12)
     painted: list[Tensor] = []
     recipe.paint.register_forward_hook(lambda module, given, out: painted.append(out))
-    recipe(Views((images,), masks))
-    recipe(Views((other,), masks))
+    recipe(Views((images, images), masks))
+    recipe(Views((other, other), masks))
     assert torch.equal(painted[0], painted[1])
 
 

@@ -10,10 +10,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from edgessl.blocks.views import ViewConfig, blur, crop, random_view, recolour
+from edgessl.blocks.image_views import ImageViewConfig, blur, crop, random_image_view, recolour
 from edgessl.errors import InputError
 
-NOTHING = ViewConfig(area=(1, 1), aspect=(1, 1), turn_deg=0, flip=0, light=0, grey=0, blur=0, noise=0)
+NOTHING = ImageViewConfig(area=(1, 1), aspect=(1, 1), turn_deg=0, flip=0, light=0, grey=0, blur=0, noise=0)
 
 
 def _generator(seed: int = 0) -> torch.Generator:
@@ -24,7 +24,7 @@ def _images(batch: int = 5, height: int = 20, width: int = 14) -> Tensor:
     return torch.rand(batch, 3, height, width, generator=_generator(9))
 
 
-def _only(**settings: Any) -> ViewConfig:
+def _only(**settings: Any) -> ImageViewConfig:
     """A config in which nothing else changes."""
     same: dict[str, Any] = {"contrast": (1, 1), "saturation": (1, 1), "tint": 0, "gamma": (1, 1), "gain": (1, 1)}
     still: dict[str, Any] = {
@@ -36,44 +36,46 @@ def _only(**settings: Any) -> ViewConfig:
         "grey": 0,
         "blur": 0,
     }
-    return ViewConfig(**{**same, **still, "noise": 0, **settings})
+    return ImageViewConfig(**{**same, **still, "noise": 0, **settings})
 
 
 def test_a_view_is_an_image_of_the_same_size() -> None:
     images = _images()
-    view = random_view(images, _generator(), ViewConfig())
+    view = random_image_view(images, _generator(), ImageViewConfig())
     assert view.shape == images.shape
     assert view.dtype == images.dtype
     assert 0 <= view.min() <= view.max() <= 1
 
 
 def test_extreme_settings_stay_finite_and_within_0_and_1() -> None:
-    config = ViewConfig(
+    config = ImageViewConfig(
         area=(0.01, 3), gain=(0.01, 9), gamma=(0.1, 9), tint=3, contrast=(0, 9), noise=2, blur_sigma=(0.1, 1)
     )
     images = torch.stack([torch.zeros(3, 20, 14), torch.ones(3, 20, 14), *_images(3)])
-    view = random_view(images, _generator(), config)
+    view = random_image_view(images, _generator(), config)
     assert torch.isfinite(view).all()
     assert 0 <= view.min() <= view.max() <= 1
 
 
 def test_the_same_seed_gives_the_same_view_and_another_seed_another() -> None:
     images = _images()
-    first, again, other = (random_view(images, _generator(seed), ViewConfig()) for seed in (1, 1, 2))
+    first, again, other = (random_image_view(images, _generator(seed), ImageViewConfig()) for seed in (1, 1, 2))
     assert torch.equal(first, again)
     assert not torch.allclose(first, other, atol=0.05)
 
 
 def test_the_global_generator_is_left_alone() -> None:
     before = torch.random.get_rng_state()
-    random_view(_images(), _generator(), ViewConfig())
+    random_image_view(_images(), _generator(), ImageViewConfig())
     assert torch.equal(torch.random.get_rng_state(), before)
 
 
 def test_a_later_draw_from_one_generator_differs() -> None:
     generator, images = _generator(), _images()
     assert not torch.allclose(
-        random_view(images, generator, ViewConfig()), random_view(images, generator, ViewConfig()), atol=0.05
+        random_image_view(images, generator, ImageViewConfig()),
+        random_image_view(images, generator, ImageViewConfig()),
+        atol=0.05,
     )
 
 
@@ -91,9 +93,9 @@ def test_a_later_draw_from_one_generator_differs() -> None:
         _only(noise=0.2),
     ],
 )
-def test_every_sample_of_a_batch_is_changed_in_its_own_way(config: ViewConfig) -> None:
+def test_every_sample_of_a_batch_is_changed_in_its_own_way(config: ImageViewConfig) -> None:
     image = _images(1).expand(6, -1, -1, -1)
-    views = random_view(image, _generator(), config).flatten(1)
+    views = random_image_view(image, _generator(), config).flatten(1)
     apart = torch.cdist(views, views) + torch.eye(6)
     assert apart.min() > 1e-3
     assert (views - image.flatten(1)).norm(dim=1).min() > 1e-3
@@ -101,34 +103,34 @@ def test_every_sample_of_a_batch_is_changed_in_its_own_way(config: ViewConfig) -
 
 def test_settings_of_nothing_change_nothing() -> None:
     images = _images()
-    torch.testing.assert_close(random_view(images, _generator(), NOTHING), images, atol=1e-5, rtol=0)
+    torch.testing.assert_close(random_image_view(images, _generator(), NOTHING), images, atol=1e-5, rtol=0)
 
 
 def test_probabilities_are_kept() -> None:
     images = _images(400, 6, 6)
-    grey = random_view(images, _generator(), _only(grey=0.3))
+    grey = random_image_view(images, _generator(), _only(grey=0.3))
     share = (grey.std(1).amax((1, 2)) < 1e-5).float().mean().item()
     assert abs(share - 0.3) < 0.08
-    mirrored = random_view(images, _generator(), _only(flip=0.3))
+    mirrored = random_image_view(images, _generator(), _only(flip=0.3))
     share = torch.isclose(mirrored, images.flip(3), atol=1e-4).all(3).all(2).all(1).float().mean().item()
     assert abs(share - 0.3) < 0.08
 
 
 def test_gain_darkens_by_its_factor() -> None:
     images = _images()
-    dark = random_view(images, _generator(), _only(light=1, gain=(0.25, 0.25)))
+    dark = random_image_view(images, _generator(), _only(light=1, gain=(0.25, 0.25)))
     torch.testing.assert_close(dark, images / 4, atol=1e-5, rtol=0)
 
 
 def test_gamma_is_a_power() -> None:
     images = _images()
-    view = random_view(images, _generator(), _only(light=1, gamma=(2, 2)))
+    view = random_image_view(images, _generator(), _only(light=1, gamma=(2, 2)))
     torch.testing.assert_close(view, images**2, atol=1e-5, rtol=0)
 
 
 def test_noise_has_the_spread_that_was_asked_for() -> None:
     images = torch.full((200, 3, 16, 16), 0.5)
-    spread = random_view(images, _generator(), _only(noise=0.1)).std((1, 2, 3))
+    spread = random_image_view(images, _generator(), _only(noise=0.1)).std((1, 2, 3))
     assert spread.max() < 0.11
     assert abs(spread.mean().item() - 0.05) < 0.008  # drawn evenly from 0 to 0.1
 
@@ -202,11 +204,13 @@ def test_blur_keeps_an_even_image() -> None:
 )
 def test_settings_out_of_range_are_named(wrong: dict[str, Any]) -> None:
     with pytest.raises(InputError, match=next(iter(wrong))):
-        ViewConfig(**wrong)
+        ImageViewConfig(**wrong)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
 def test_a_cpu_generator_gives_the_same_views_on_a_gpu() -> None:
     images = _images()
-    there = random_view(images.cuda(), _generator(), ViewConfig())
-    torch.testing.assert_close(there.cpu(), random_view(images, _generator(), ViewConfig()), atol=1e-4, rtol=0)
+    there = random_image_view(images.cuda(), _generator(), ImageViewConfig())
+    torch.testing.assert_close(
+        there.cpu(), random_image_view(images, _generator(), ImageViewConfig()), atol=1e-4, rtol=0
+    )
