@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
@@ -17,7 +16,8 @@ from torch.nn import functional
 from edgessl.bundle import MANIFEST, open_bundle
 from edgessl.checkpoint import read_checkpoint
 from edgessl.encoders import EncoderModule, build_encoder
-from edgessl.errors import InputError, MissingExtraError
+from edgessl.errors import InputError
+from edgessl.evaluation.probes import linear_probe
 from edgessl.metrics import Vectors, knn_accuracy, rankme
 from edgessl.signals import InputSpec
 from edgessl.sources import Source
@@ -29,8 +29,6 @@ Embed = Callable[[Frames], Vectors]
 
 RAW_PIXELS, RAW_PIXELS_A_SIDE = "raw pixels", 32
 RANKME_SAMPLES = 2048
-PROBE_SAMPLES = 10_000
-PROBE_C = 0.1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,32 +126,6 @@ def evaluate(
     for source in [train] if test is None else [train, test]:
         notes += [f"{len(source.skipped)} unreadable samples of {source.name} are left out"] * bool(source.skipped)
     return Evaluation(rows=tuple(rows), bank=len(bank_rows), queries=len(query_rows), notes=tuple(notes))
-
-
-def linear_probe(
-    queries: Vectors, labels: NDArray[np.integer], bank: Vectors, bank_labels: NDArray[np.integer]
-) -> float:
-    """Accuracy of a logistic regression on the standardised bank (at most its first 10,000 rows), L2 with C = 0.1.
-
-    Raises:
-        MissingExtraError: scikit-learn is not installed.
-    """
-    try:
-        from sklearn.exceptions import ConvergenceWarning
-        from sklearn.linear_model import LogisticRegression
-        from sklearn.pipeline import make_pipeline
-        from sklearn.preprocessing import StandardScaler
-    except ModuleNotFoundError as error:
-        raise MissingExtraError("scikit-learn", "train") from error
-    bank, bank_labels = bank[:PROBE_SAMPLES], bank_labels[:PROBE_SAMPLES]
-    if len(np.unique(bank_labels)) < 2:
-        return float((labels == bank_labels[0]).mean())
-    probe = make_pipeline(StandardScaler(), LogisticRegression(C=PROBE_C, max_iter=200))
-    with warnings.catch_warnings():
-        # 200 iterations are enough to compare; wide raw pixels may want more.
-        warnings.simplefilter("ignore", ConvergenceWarning)
-        probe.fit(bank, bank_labels)
-    return float(probe.score(queries, labels))
 
 
 def raw_pixels(frames: Frames) -> Vectors:

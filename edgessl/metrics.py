@@ -110,3 +110,43 @@ def lidar(first: NDArray[np.floating], second: NDArray[np.floating], delta: floa
     spread = np.maximum(np.linalg.eigvalsh(whiten @ between @ whiten) - 1, 0.0)
     share = spread / max(float(spread.sum()), delta) + 1e-7
     return float(np.exp(-(share * np.log(share)).sum()))
+
+
+def macro_f1(predicted: NDArray[np.integer], labels: NDArray[np.integer]) -> float:
+    """F1 of each class that is predicted or true, averaged with equal weight: a rare class counts as much as a frequent one.
+
+    Args:
+        predicted, labels: Classes `(n,)`.
+    """
+    scores = []
+    for each in np.union1d(predicted, labels):
+        said, true = predicted == each, labels == each
+        scores.append(2 * float((said & true).sum()) / float(said.sum() + true.sum()))
+    return float(np.mean(scores))
+
+
+def alignment(first: NDArray[np.floating], second: NDArray[np.floating], alpha: float = 2) -> float:
+    """How far apart two views of one sample lie on the sphere, 0 at best: mean |x - y|^alpha of unit vectors.
+
+    Wang & Isola 2020 (arXiv:2005.10242, section 4.1.1); alpha = 2 is the paper's.
+
+    Args:
+        first, second: Embeddings of two views of the same samples, `(n, dim)` each.
+        alpha: Power of the distance.
+    """
+    apart = np.linalg.norm(unit(first.astype(np.float64)) - unit(second.astype(np.float64)), axis=1)
+    return float((apart**alpha).mean())
+
+
+def uniformity(vectors: NDArray[np.floating], t: float = 2) -> float:
+    """How evenly unit vectors fill the sphere: log of the mean exp(-t |x - y|^2) over all pairs; 0 when they are one point.
+
+    Wang & Isola 2020 (arXiv:2005.10242, section 4.1.2); t = 2 is the paper's. Lower is more even, -2 t the bound.
+
+    Args:
+        vectors: `(n, dim)`, at least two; the cost grows with the square of n.
+        t: Sharpness of the potential.
+    """
+    units = unit(vectors.astype(np.float64))
+    cosine = (units @ units.T)[np.triu_indices(len(units), 1)]
+    return float(np.log(np.exp(-2 * t * (1 - cosine)).mean()))

@@ -8,10 +8,23 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from scipy.linalg import eigh
-from scipy.spatial.distance import cdist
+from scipy.spatial.distance import cdist, pdist
+from sklearn.metrics import f1_score
 from sklearn.neighbors import NearestNeighbors
 
-from edgessl.metrics import cosines, knn_accuracy, knn_overlap, lidar, neighbours, places_found, rankme, unit
+from edgessl.metrics import (
+    alignment,
+    cosines,
+    knn_accuracy,
+    knn_overlap,
+    lidar,
+    macro_f1,
+    neighbours,
+    places_found,
+    rankme,
+    uniformity,
+    unit,
+)
 
 
 def vectors(seed: int, n: int, dim: int) -> np.ndarray:
@@ -129,3 +142,23 @@ def test_lidar_is_the_rank_of_discriminant_analysis():
     share = np.maximum(values - 1, 0) / np.maximum(values - 1, 0).sum()
     expected = np.exp(-(share[share > 0] * np.log(share[share > 0])).sum())
     assert lidar(a, b) == pytest.approx(expected, rel=1e-3)
+
+
+def test_macro_f1_is_that_of_scikit_learn_with_classes_that_only_one_side_has():
+    rng = np.random.default_rng(0)
+    predicted, labels = rng.integers(0, 4, 53), rng.integers(1, 6, 53)
+    assert macro_f1(predicted, labels) == pytest.approx(f1_score(labels, predicted, average="macro"))
+
+
+def test_alignment_is_the_squared_distance_of_unit_vectors():
+    a, b = vectors(0, 23, 6), vectors(1, 23, 6)
+    assert alignment(a, b) == pytest.approx(np.mean(2 - 2 * cosines(a, b)), rel=1e-6)
+    assert alignment(a, 3 * a) == pytest.approx(0, abs=1e-12)
+    assert alignment(a, b, alpha=1) == pytest.approx(np.mean(np.sqrt(2 - 2 * cosines(a, b))), rel=1e-6)
+
+
+def test_uniformity_is_the_gaussian_potential_of_all_pairs():
+    a = vectors(0, 23, 6)
+    assert uniformity(a) == pytest.approx(np.log(np.mean(np.exp(-2 * pdist(unit(a), "sqeuclidean")))), rel=1e-5)
+    assert uniformity(np.ones((7, 3))) == pytest.approx(0)
+    assert uniformity(np.array([[1.0, 0.0], [-1.0, 0.0]])) == pytest.approx(-8)  # -2 x 2^2, the least there is

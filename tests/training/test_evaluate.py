@@ -9,7 +9,8 @@ from sklearn.neighbors import KNeighborsClassifier
 
 from edgessl.checkpoint import read_checkpoint
 from edgessl.errors import InputError
-from edgessl.evaluate import evaluate, linear_probe, module_embed, raw_pixels
+from edgessl.evaluate import evaluate, module_embed, raw_pixels
+from edgessl.evaluation.probes import linear_probe
 from edgessl.metrics import rankme
 from edgessl.signals import image_spec
 from edgessl.sources import open_source
@@ -82,13 +83,6 @@ def test_unreadable_samples_are_told(checkpoint: Path, frames_folder: Path) -> N
 def test_strange_classes_are_refused(checkpoint: Path) -> None:
     with pytest.raises(InputError, match="classes that bright 0 lacks: 3"):
         evaluate([checkpoint], _labelled(30, 0), _labelled(30, 1, classes=4))
-
-
-def test_the_probe_finds_a_plane() -> None:
-    rng = np.random.default_rng(0)
-    bank, queries = rng.normal(size=(400, 5)).astype(np.float32), rng.normal(size=(101, 5)).astype(np.float32)
-    plane = np.array([1.0, -2.0, 0.5, 0.0, 3.0])
-    assert linear_probe(queries, (queries @ plane > 0).astype(int), bank, (bank @ plane > 0).astype(int)) > 0.95
 
 
 def test_large_frames_are_averaged() -> None:

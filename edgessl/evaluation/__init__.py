@@ -1,0 +1,1 @@
+"""What `edgessl evaluate` measures, part by part."""
