@@ -60,6 +60,23 @@ RECIPES = {
     "vicreg": Entry("vicreg", "VICReg", "invariance, with variance and covariance held up", ANY),
     "byol": Entry("byol", "BYOL", "predict what a slow teacher sees in another view", ANY),
     "mae": Entry("mae", "MAE", "paint hidden patches; for transformers", IMAGES, ("vit_micro",)),
+    "rotation": Entry(
+        "rotation", "Rotation", "by how many quarter turns was the image turned?", IMAGES, ("conv_small",)
+    ),
+    "inpainting": Entry(
+        "inpainting", "Inpainting", "paint the hole in an image; for convolutions", IMAGES, ("conv_small",)
+    ),
+    "autoencoder": Entry("autoencoder", "Autoencoder", "squeeze a sample into the vector, paint it from there", ANY),
+    "denoising_autoencoder": Entry(
+        "denoising_autoencoder", "DenoisingAutoencoder", "from a sample with values lost, paint it as it was", ANY
+    ),
+    "ts2vec": Entry(
+        "ts2vec", "TS2Vec", "two crops of a window agree, step by step, at every scale", SERIES, ("tcn_small",)
+    ),
+    "ts_tcc": Entry(
+        "ts_tcc", "TSTCC", "the past of one view predicts the future of the other", SERIES, ("conv_series",)
+    ),
+    "cpc": Entry("cpc", "CPC", "tell the future of a window from that of others", SERIES, ("conv_series",)),
 }
 
 
