@@ -1,0 +1,61 @@
+"""What a series encoder says step by step, before its pool makes one vector of a window."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from edgessl.encoders import EncoderModule
+
+
+def step_features(encoder: EncoderModule, series: Tensor) -> Tensor:
+    """Features of each latent step.
+
+    Each step goes through the encoder's own pool alone, so the pool learns too; where the pool takes a mean over the
+    steps, as those of ours do, the mean of these features is what `encoder.features` gives.
+
+    Args:
+        encoder: Of series.
+        series: `(batch, channels, time)`.
+
+    Returns:
+        `(batch, steps, dim)`, where `steps` is `time` divided by the encoder's strides or patch.
+    """
+    latent = encoder.normalize(series)
+    for stage in encoder.stages:
+        latent = stage(latent)
+    if encoder.channel_axis == 1:
+        latent = latent.flatten(2).transpose(1, 2)  # (batch, steps, channels)
+    batch, steps, channels = latent.shape
+    alone = (batch * steps, channels, 1, 1) if encoder.channel_axis == 1 else (batch * steps, 1, channels)
+    return torch.as_tensor(encoder.pool(latent.reshape(alone))).view(batch, steps, -1)
+
+
+def step_count(encoder: EncoderModule) -> int:
+    """Latent steps of one window; asks the encoder, whose state stays as it is."""
+    training = encoder.training
+    encoder.eval()
+    with torch.no_grad():
+        steps = step_features(encoder, torch.zeros(1, *encoder.input.shape, device=encoder.mean.device)).shape[1]
+    encoder.train(training)
+    return steps
+
+
+def hidden(series: Tensor, where: Tensor) -> Tensor:
+    """Series with some values taken away: each stands at its channel's mean over the batch.
+
+    Not at zero, so that a channel with a large constant (gravity) makes no jump; and not at the window's own mean, which
+    would tell what is hidden.
+
+    Args:
+        series: `(batch, channels, time)`.
+        where: bool, of a shape that broadcasts to it: True hides.
+    """
+    return torch.where(where, series.mean((0, 2), keepdim=True), series)
+
+
+def to_time(of_steps: Tensor, time: int) -> Tensor:
+    """What holds per latent step `(..., steps)`, stretched over `time` steps of the series that they stand for."""
+    steps = of_steps.shape[-1]
+    at = torch.arange(time, device=of_steps.device) * steps // time
+    return of_steps[..., at]

@@ -1,0 +1,101 @@
+"""TS2Vec: two overlapping crops of a window agree, step by step, at every scale."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from edgessl.blocks.draws import chance
+from edgessl.blocks.series_latents import hidden, step_count, step_features, to_time
+from edgessl.encoders import EncoderModule
+from edgessl.errors import InputError
+from edgessl.recipes.base import Defaults, Masks, Recipe, Terms, Views
+
+
+@dataclass(frozen=True, kw_only=True)
+class TS2VecConfig:
+    """Settings of TS2Vec.
+
+    Attributes:
+        hidden: Probability that a step of a view is hidden; the paper's, section 3.2.
+        instance: Share of the instance-wise contrast, against other windows at the same step; the rest is temporal,
+            against other steps of the same window. The paper weighs both alike, eq. 3.
+    """
+
+    hidden: float = 0.5
+    instance: float = 0.5
+
+    def __post_init__(self) -> None:
+        for name in ("hidden", "instance"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise InputError(f"{name} is a share, 0 to 1, not {getattr(self, name)}")
+
+
+class TS2Vec(Recipe):
+    """TS2Vec (Yue et al. 2022, arXiv:2106.10466), eq. 1 to 3 and algorithm 1.
+
+    A crop is a window whose other steps are hidden, not a shorter one, so that encoders of one length learn too; and
+    steps are hidden in the series, not behind a first projection. The encoders, the mean over time in place of the
+    maximum and AdamW's schedule are ours; there is no average of weights.
+    """
+
+    config = TS2VecConfig
+    defaults = Defaults(lr=1e-3, weight_decay=1e-4, batch=64)
+
+    def __init__(self, encoder: EncoderModule, config: TS2VecConfig) -> None:
+        super().__init__(encoder, config)
+        self._steps = step_count(encoder)
+
+    def views(self, series: Tensor, generator: torch.Generator) -> Views:
+        """Two crops with steps hidden; `keep` are the latent steps that both show, the same in every window."""
+        batch, _, time = series.shape
+        least = min(2, self._steps)
+        shared = _whole(least, self._steps, generator)
+        left = _whole(0, self._steps - shared, generator)
+        start, end = _whole(0, left, generator), _whole(left + shared, self._steps, generator)
+        at = torch.arange(self._steps, device=series.device)
+        late, early = to_time(at < left, time), to_time(at >= left + shared, time)
+        before, after = to_time(at < start, time), to_time(at >= end, time)
+        each = series.new_zeros(batch, 1, time)
+        first = hidden(series, before | early | chance(each, generator, self.settings.hidden))
+        second = hidden(series, late | after | chance(each, generator, self.settings.hidden))
+        shown = at[left : left + shared].expand(batch, -1)
+        return Views((first, second), Masks(keep=shown, hide=at[:0].expand(batch, -1)))
+
+    def forward(self, batch: Views) -> Terms:
+        """`instance` and `temporal` contrast, means over scales that halve the number of steps."""
+        if batch.masks is None:
+            raise InputError("ts2vec takes views with the steps they share; make them with its own `views`")
+        shared = batch.masks.keep[0]
+        z_1, z_2 = step_features(self.encoder, torch.cat(batch.views))[:, shared].chunk(2)  # (batch, shared, dim)
+        instance, temporal, scales = z_1.new_zeros(()), z_1.new_zeros(()), 0
+        while True:
+            scales += 1
+            instance = instance + contrast(z_1.transpose(0, 1), z_2.transpose(0, 1))
+            if z_1.shape[1] == 1:
+                break
+            temporal = temporal + contrast(z_1, z_2)
+            z_1, z_2 = (functional.max_pool1d(z.transpose(1, 2), 2).transpose(1, 2) for z in (z_1, z_2))
+        share = self.settings.instance
+        return {"instance": share * instance / scales, "temporal": (1 - share) * temporal / scales}
+
+
+def contrast(z_1: Tensor, z_2: Tensor) -> Tensor:
+    """Eq. 1 and 2 of the paper: of all rows of its group, a row's nearest shall be its own in the other view.
+
+    Args:
+        z_1, z_2: `(groups, rows, dim)`; compared by their plain products, without a temperature.
+    """
+    z = torch.cat([z_1, z_2], 1)
+    rows = z.shape[1]
+    logits = (z @ z.transpose(1, 2)).masked_fill(torch.eye(rows, dtype=torch.bool, device=z.device), -torch.inf)
+    other = torch.arange(rows, device=z.device).roll(rows // 2).expand(len(z), -1)
+    return functional.cross_entropy(logits.flatten(0, 1), other.flatten())
+
+
+def _whole(low: int, high: int, generator: torch.Generator) -> int:
+    """Drawn evenly from `low` to `high`, both among them."""
+    return int(torch.randint(low, high + 1, (), generator=generator, device=generator.device))
