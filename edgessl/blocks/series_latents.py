@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from edgessl.encoders import EncoderModule
 
@@ -59,3 +59,25 @@ def to_time(of_steps: Tensor, time: int) -> Tensor:
     steps = of_steps.shape[-1]
     at = torch.arange(time, device=of_steps.device) * steps // time
     return of_steps[..., at]
+
+
+class StepPainter(nn.Module):
+    """Step features -> the series they stand for, each step by one linear layer on its own: the encoder does the rest."""
+
+    def __init__(self, encoder: EncoderModule) -> None:
+        super().__init__()
+        self.channels, self.time = encoder.input.shape
+        self.steps = step_count(encoder)
+        self.patch = -(-self.time // self.steps)  # the last may reach beyond the window
+        self.paint = nn.Linear(encoder.dim, self.channels * self.patch)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """`(batch, steps, dim)` -> `(batch, channels, time)`."""
+        painted = self.paint(features).view(len(features), self.steps, self.channels, self.patch)
+        return torch.as_tensor(painted.transpose(1, 2).flatten(2)[..., : self.time])
+
+
+def mean_where(values: Tensor, where: Tensor) -> Tensor:
+    """Mean of what `where` (bool, broadcast to `values`) chooses; 0 where it chooses nothing."""
+    chosen = where.expand_as(values)
+    return torch.where(chosen, values, 0).sum() / chosen.sum().clamp_min(1)

@@ -59,6 +59,13 @@ RECIPES = {
     "simclr": Entry("simclr", "SimCLR", "contrast: two views of a sample against all other samples", ANY),
     "vicreg": Entry("vicreg", "VICReg", "invariance, with variance and covariance held up", ANY),
     "byol": Entry("byol", "BYOL", "predict what a slow teacher sees in another view", ANY),
+    "moco": Entry("moco", "MoCo", "contrast: against a queue of what a slow teacher saw", ANY),
+    "moco_v3": Entry("moco_v3", "MoCoV3", "contrast: predict what a slow teacher sees, among the batch", ANY),
+    "simsiam": Entry("simsiam", "SimSiam", "predict the other view; no teacher, no negatives", ANY),
+    "barlow_twins": Entry("barlow_twins", "BarlowTwins", "views correlate, dimensions do not", ANY),
+    "swav": Entry("swav", "SwAV", "predict the other view's cluster", ANY),
+    "dino": Entry("dino", "DINO", "say of a part what a slow teacher says of the whole", ANY),
+    "lejepa": Entry("lejepa", "LeJEPA", "invariance, with embeddings held to a round Gaussian", ANY),
     "mae": Entry("mae", "MAE", "paint hidden patches; for transformers", IMAGES, ("vit_micro",)),
     "rotation": Entry(
         "rotation", "Rotation", "by how many quarter turns was the image turned?", IMAGES, ("conv_small",)
@@ -77,6 +84,11 @@ RECIPES = {
         "ts_tcc", "TSTCC", "the past of one view predicts the future of the other", SERIES, ("conv_series",)
     ),
     "cpc": Entry("cpc", "CPC", "tell the future of a window from that of others", SERIES, ("conv_series",)),
+    "masked_series": Entry(
+        "masked_series", "MaskedSeries", "hide patches of a window, paint them", SERIES, ("vit_series",)
+    ),
+    "biopm": Entry("biopm", "BioPM", "take movements out of a window, paint them", SERIES, ("conv_series",)),
+    "unimotion": Entry("unimotion", "UniMotion", "hide where a movement says most, paint it", SERIES, ("vit_series",)),
 }
 
 
