@@ -3,8 +3,7 @@
     EDGESSL_DATA=/path/to/data python benchmarks/pretrain_cifar10.py
     python benchmarks/pretrain_cifar10.py /path/to/data
 
-The folder holds `cifar10/cifar10.npz`: `jpeg_train`, `off_train`, `y_train` and the same for `test`, where image `i` is
-the JPEG file `jpeg[off[i]:off[i + 1]]`. Writes `benchmarks/results/pretrain_cifar10.json`.
+The folder holds `cifar10/cifar10.npz`, see `cifar.py`. Writes `benchmarks/results/pretrain_cifar10.json`.
 
 Claim: 20-NN at least 15 points above the same encoder untrained and 8 above raw pixels, in at most 15 minutes.
 """
@@ -12,7 +11,6 @@ Claim: 20-NN at least 15 points above the same encoder untrained and 8 above raw
 from __future__ import annotations
 
 import argparse
-import io
 import json
 import os
 import platform
@@ -23,15 +21,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
-from PIL import Image
+from cifar import cifar10
 
 from edgessl.blocks.image_views import ImageViewConfig
 from edgessl.evaluate import evaluate, raw_pixels
 from edgessl.export.pays import machine
 from edgessl.metrics import knn_accuracy
 from edgessl.pretrain import pretrain
-from edgessl.signals import image_spec
 from edgessl.sources.arrays import ArraySource
 from edgessl.trainer import Run
 
@@ -41,15 +37,6 @@ WIDTHS = (32, 64, 128, 256)
 VIEWS = ImageViewConfig(
     area=(0.3, 1.0), turn_deg=0.0, contrast=(0.6, 1.4), saturation=(0.4, 1.6), gain=(0.6, 1.4), blur=0.0, noise=0.0
 )
-
-
-def cifar10(path: Path, split: str, count: int) -> ArraySource:
-    """The first images of a split; they are shuffled already."""
-    with np.load(path, allow_pickle=False) as file:
-        jpeg, offsets, labels = file[f"jpeg_{split}"], file[f"off_{split}"], file[f"y_{split}"]
-    frames = np.stack([_decoded(jpeg[offsets[i] : offsets[i + 1]]) for i in range(count)])
-    names = [f"{split}/{index:05d}" for index in range(count)]
-    return ArraySource(f"cifar10 {split}", frames, image_spec(32, 32), names, labels=labels[:count].astype(np.int64))
 
 
 def main() -> None:
@@ -65,9 +52,9 @@ def main() -> None:
     given = parser.parse_args()
     if given.data is None:
         parser.error("give the data folder, or set EDGESSL_DATA")
-    path = Path(given.data) / "cifar10" / "cifar10.npz"
-    train, test = cifar10(path, "train", given.train), cifar10(path, "test", 10_000)
-    bank = cifar10(path, "train", BANK)  # labelled neighbours
+    data = Path(given.data)
+    train, test = cifar10(data, "train", slice(given.train)), cifar10(data, "test")
+    bank = cifar10(data, "train", slice(BANK))  # labelled neighbours
     with tempfile.TemporaryDirectory() as folder:
         output, started, worked = Path(folder) / "simclr", time.monotonic(), time.process_time()
         facts = pretrain(
@@ -112,10 +99,6 @@ def _plain_pixels(train: ArraySource, test: ArraySource) -> float:
     """20-NN on pixels with their mean left in, by which the set's difficulty is usually stated."""
     bank, queries = (raw_pixels(source.read(range(len(source)))[1]) for source in (train, test))
     return knn_accuracy(queries, np.asarray(test.labels), bank, np.asarray(train.labels))
-
-
-def _decoded(jpeg: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    return np.asarray(Image.open(io.BytesIO(jpeg.tobytes())).convert("RGB"))
 
 
 if __name__ == "__main__":

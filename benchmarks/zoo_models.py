@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from io import BytesIO
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
-from PIL import Image
+from cifar import cifar10
+from imu import IMU, imu
 
 from edgessl.signals import InputSpec, image_spec
 from edgessl.sources.arrays import ArraySource
 
 TRAIN, SPARE, BANK, QUERIES = 20_000, 700, 4_000, 5_000
-IMU = InputSpec(kind="series", shape=(12, 128), dtype="float32", units="m/s2 and rad/s", rate_hz=100.0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,39 +72,20 @@ QUICK = ("conv_small", "vit_micro", "tcn_small")
 
 def training(data: Path, model: Model) -> ArraySource:
     """What the short run looks at."""
-    return _images(data, "train", range(TRAIN), model.size)
+    return cifar10(data, "train", slice(TRAIN), size=(model.size, model.size))
 
 
 def calibration(data: Path, model: Model) -> ArraySource:
     """What the export looks at: frames that no run was trained on, or windows of inertial sensors."""
     if model.size:
-        return _images(data, "train", range(TRAIN, TRAIN + SPARE), model.size)
-    with np.load(data / "imu_sp_sw_har" / "imu_100hz_w128.npz", allow_pickle=False) as file:
-        windows = file["x_train"]
-    chosen = np.linspace(0, len(windows) - 1, SPARE).round().astype(int)
-    series = np.ascontiguousarray(windows[chosen].transpose(0, 2, 1).astype(np.float32))
-    return ArraySource("imu_sp_sw_har train", series, IMU, [f"train/{index:05d}" for index in chosen])
+        return cifar10(data, "train", slice(TRAIN, TRAIN + SPARE), size=(model.size, model.size))
+    windows = imu(data, "train")
+    chosen, series = windows.read(np.linspace(0, len(windows) - 1, SPARE).round().astype(int))
+    return ArraySource(windows.name, series, IMU, [windows.names[index] for index in chosen])
 
 
 def neighbours(data: Path, model: Model) -> tuple[ArraySource, ArraySource]:
     """Bank and queries with their labels; the queries are nobody's training or calibration."""
-    return _images(data, "train", range(BANK), model.size), _images(data, "test", range(QUERIES), model.size)
-
-
-def _images(data: Path, split: str, chosen: range, size: int) -> ArraySource:
-    with np.load(data / "cifar10" / "cifar10.npz", allow_pickle=False) as file:
-        jpeg, offsets, labels = file[f"jpeg_{split}"], file[f"off_{split}"], file[f"y_{split}"]
-    frames = np.stack([_decoded(jpeg[offsets[index] : offsets[index + 1]]) for index in chosen])
-    names = [f"{split}/{index:05d}" for index in chosen]
-    return ArraySource(
-        f"cifar10 {split}",
-        frames,
-        image_spec(*frames.shape[1:3]),
-        names,
-        labels=labels[chosen.start : chosen.stop].astype(np.int64),
-        size=(size, size),
+    return cifar10(data, "train", slice(BANK), size=(model.size, model.size)), cifar10(
+        data, "test", slice(QUERIES), size=(model.size, model.size)
     )
-
-
-def _decoded(jpeg: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    return np.asarray(Image.open(BytesIO(jpeg.tobytes())).convert("RGB"))

@@ -105,8 +105,8 @@ def corrupt(name: str, frames: Frames, *, severity: int, seed: int) -> Frames:
 def cifar10(folder: Path, split: str, count: int) -> tuple[Frames, NDArray[np.int64]]:
     """Frames uint8 `(count, 32, 32, 3)` and labels `(count,)`: the first ones of `cifar10/cifar10.npz` in a data folder."""
     sys.path.append(str(Path(__file__).parents[1]))  # a script has only its own folder
-    from pretrain_cifar10 import cifar10 as source_of
+    from cifar import cifar10 as source_of
 
-    source = source_of(folder / "cifar10" / "cifar10.npz", split, count)
+    source = source_of(folder, split, slice(count))
     # A source numbers the classes that it has; the file's own numbers hold for any count and either split.
     return source.read(range(count))[1], np.array(source.classes, np.int64)[source.labels]

@@ -10,12 +10,9 @@ from __future__ import annotations
 
 import argparse
 import os
+import sys
 from collections.abc import Callable
-from io import BytesIO
 from pathlib import Path
-
-import numpy as np
-from PIL import Image
 
 from edgessl.blocks.image_views import ImageViewConfig
 from edgessl.checkpoint import read_checkpoint
@@ -23,7 +20,6 @@ from edgessl.distill import DistillationConfig, distill
 from edgessl.export.bundle import export
 from edgessl.export.config import ExportConfig
 from edgessl.pretrain import pretrain
-from edgessl.signals import image_spec
 from edgessl.sources import Source
 from edgessl.sources.arrays import ArraySource
 from edgessl.trainer import Run
@@ -84,13 +80,11 @@ def bundle(data: Path, folder: Path, seed: int, *, say: Callable[[str], None] = 
 
 def images(data: Path, part: slice, split: str = "train") -> ArraySource:
     """Some images of CIFAR-10, with their labels; they are shuffled already."""
-    with np.load(data / "cifar10" / "cifar10.npz", allow_pickle=False) as file:
-        jpeg, offsets, labels = file[f"jpeg_{split}"], file[f"off_{split}"], file[f"y_{split}"]
-    chosen = range(len(labels))[part]
-    files = (BytesIO(jpeg[offsets[index] : offsets[index + 1]].tobytes()) for index in chosen)
-    frames = np.stack([np.asarray(Image.open(file).convert("RGB")) for file in files])
-    names = [f"{split}/{index:05d}" for index in chosen]
-    return ArraySource(f"cifar10 {split}", frames, image_spec(32, 32), names, labels=labels[part].astype(np.int64))
+    sys.path.append(str(Path(__file__).parents[1]))  # a script has only its own folder
+    from cifar import cifar10
+
+    source: ArraySource = cifar10(data, split, part)
+    return source
 
 
 def main() -> None:

@@ -1,0 +1,82 @@
+"""What `recipes.py` trains each recipe with: one line each; what a line leaves out is the recipe's own default."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from edgessl.check import usual_encoder
+from edgessl.recipes import RECIPES
+
+JOINT, PAINTED, SERIES = 0.12, 0.04, 0.03  #: gains that are aimed at: linear probe twice, macro-F1 for series
+#: image recipes that paint or tell what was done, instead of comparing views
+PAINTS = {
+    "autoencoder",
+    "bootleg",
+    "crobo",
+    "denoising_autoencoder",
+    "ijepa",
+    "inpainting",
+    "mae",
+    "rotation",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """How a recipe is trained on a kind of samples."""
+
+    steps: int
+    batch: int | None = None
+    lr: float | None = None
+    encoder: str = ""
+    encoder_options: dict[str, Any] = field(default_factory=dict)
+    recipe_options: dict[str, Any] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        return dict(json.loads(json.dumps(asdict(self))))
+
+
+USUAL = {"image": Settings(steps=900), "series": Settings(steps=600)}
+#: (recipe, kind) -> what differs
+TABLE: dict[tuple[str, str], Settings] = {}
+
+
+def settings_of(recipe: str, kind: str) -> Settings:
+    """The line of a recipe, its encoder filled in."""
+    line = TABLE.get((recipe, kind), USUAL[kind])
+    return Settings(**asdict(line) | {"encoder": line.encoder or usual_encoder(recipe, kind)})
+
+
+def goal_of(recipe: str, kind: str) -> float:
+    """The gain over the untrained encoder that is aimed at."""
+    if kind == "series":
+        return SERIES
+    return PAINTED if recipe in PAINTS else JOINT
+
+
+def kinds_of(recipe: str) -> list[str]:
+    """The kinds of samples that a recipe is measured on."""
+    return [kind for kind in USUAL if kind in RECIPES[recipe].kinds]
+
+
+def command(recipe: str, settings: Settings) -> str:
+    """What a user types for the same training on samples of theirs."""
+    words = ["edgessl", "pretrain", "frames/" if settings.encoder in ("conv_small", "vit_micro") else "windows.npz"]
+    words += ["--recipe", recipe, "--encoder", settings.encoder, "--steps", str(settings.steps)]
+    for option in ("batch", "lr"):
+        value = getattr(settings, option)
+        words += [f"--{option}", f"{value:g}"] if value is not None else []
+    for key, value in _flat(settings.recipe_options):
+        words += ["--set", f'"{key}={json.dumps(value, separators=(",", ":"))}"']
+    for key, value in _flat(settings.encoder_options):
+        words += ["--set", f'"encoder.{key}={json.dumps(value, separators=(",", ":"))}"']
+    return " ".join([*words, "-o", f"runs/{recipe}"])
+
+
+def _flat(options: dict[str, Any], group: str = "") -> list[tuple[str, Any]]:
+    pairs: list[tuple[str, Any]] = []
+    for key, value in options.items():
+        pairs += _flat(value, f"{group}{key}.") if isinstance(value, dict) else [(f"{group}{key}", value)]
+    return pairs
