@@ -117,7 +117,7 @@ def vit_series(
     trunk = depth - tail
     return EncoderModule(
         input,
-        [_PatchEmbed(channels, time // patch, patch, dim), *blocks, norm(dim)],
+        [PatchEmbed(channels, time // patch, patch, dim), *blocks, norm(dim)],
         _MeanTokens(),
         dim=dim,
         channels=[dim] * (depth + 2),
@@ -127,6 +127,30 @@ def vit_series(
         mean=mean or None,
         std=std or None,
     )
+
+
+class PatchEmbed(nn.Module):
+    """`(batch, channels, time)` -> tokens `(batch, time / patch, dim)` with their learned places.
+
+    Attributes:
+        prefix: Class and register tokens: none.
+        grid: The number of patches.
+        patch: Time steps of a patch.
+    """
+
+    def __init__(self, channels: int, tokens: int, patch: int, dim: int) -> None:
+        super().__init__()
+        self.prefix = 0
+        self.grid: tuple[int, ...] = (tokens,)
+        self.patch: tuple[int, ...] = (patch,)
+        self.project = nn.Sequential(_AsMap(), nn.Conv2d(channels, dim, (1, patch), (1, patch)))
+        self.places = nn.Parameter(torch.empty(1, tokens, dim))
+        nn.init.trunc_normal_(self.places, std=0.02)
+
+    def forward(self, series: Tensor) -> Tensor:
+        """Normalised series `(batch, channels, time)` -> tokens `(batch, time / patch, dim)`."""
+        tokens: Tensor = self.project(series)  # (batch, dim, 1, tokens)
+        return tokens.flatten(2).transpose(1, 2) + self.places
 
 
 def _convolutional(
@@ -179,20 +203,6 @@ class _Dilated(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         around: Tensor = self.around(x)
         return x + around
-
-
-class _PatchEmbed(nn.Module):
-    """`(batch, channels, time)` -> tokens `(batch, time / patch, dim)` with their learned places."""
-
-    def __init__(self, channels: int, tokens: int, patch: int, dim: int) -> None:
-        super().__init__()
-        self.project = nn.Sequential(_AsMap(), nn.Conv2d(channels, dim, (1, patch), (1, patch)))
-        self.places = nn.Parameter(torch.empty(1, tokens, dim))
-        nn.init.trunc_normal_(self.places, std=0.02)
-
-    def forward(self, series: Tensor) -> Tensor:
-        tokens: Tensor = self.project(series)  # (batch, dim, 1, tokens)
-        return tokens.flatten(2).transpose(1, 2) + self.places
 
 
 class _MeanTokens(nn.Module):

@@ -99,6 +99,7 @@ class TokenEmbed(nn.Module):
 
     Attributes:
         prefix: Class and register tokens, which come first.
+        grid: Rows and columns of patches.
         patch: Height and width of a patch.
     """
 
@@ -106,7 +107,8 @@ class TokenEmbed(nn.Module):
         super().__init__()
         self.vit = vit
         self.prefix = int(vit.num_prefix_tokens)
-        self.patch = tuple(vit.patch_embed.patch_size)
+        self.grid: tuple[int, ...] = tuple(vit.patch_embed.grid_size)
+        self.patch: tuple[int, ...] = tuple(vit.patch_embed.patch_size)
 
     def forward(self, images: Tensor) -> Tensor:
         """Normalised images `(batch, 3, height, width)` -> tokens `(batch, tokens, channels)`."""

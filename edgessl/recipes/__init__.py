@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 _Config = TypeVar("_Config", bound="DataclassInstance")
 
 IMAGES, ANY = ("image",), ("image", *SERIES)
+TOKENS = ("vit_micro", "vit_series")  # small encoders with tokens, for images and series
 
 
 class Entry(NamedTuple):
@@ -66,7 +67,7 @@ RECIPES = {
     "swav": Entry("swav", "SwAV", "predict the other view's cluster", ANY),
     "dino": Entry("dino", "DINO", "say of a part what a slow teacher says of the whole", ANY),
     "lejepa": Entry("lejepa", "LeJEPA", "invariance, with embeddings held to a round Gaussian", ANY),
-    "mae": Entry("mae", "MAE", "paint hidden patches; for transformers", IMAGES, ("vit_micro",)),
+    "mae": Entry("mae", "MAE", "paint hidden patches; for transformers", ANY, TOKENS),
     "rotation": Entry(
         "rotation", "Rotation", "by how many quarter turns was the image turned?", IMAGES, ("conv_small",)
     ),

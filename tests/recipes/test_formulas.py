@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import numpy as np
 import pytest
@@ -12,10 +11,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from edgessl.encoders import EncoderModule, build_encoder
-from edgessl.errors import InputError
-from edgessl.recipes import Masks, Views, build_recipe
+from edgessl.recipes import Views, build_recipe
 from edgessl.recipes.byol import BYOL
-from edgessl.recipes.mae import MAE, _patches
 from edgessl.recipes.simclr import SimCLR
 from edgessl.recipes.vicreg import VICReg
 from edgessl.signals import image_spec
@@ -99,66 +96,3 @@ def test_byols_teacher_moves_by_its_schedule_and_only_after_a_step() -> None:
     torch.testing.assert_close(teacher, start + 0.2)
     recipe.after_step(10, 10)
     torch.testing.assert_close(teacher, start + 0.2)
-
-
-def _mae(**options: Any) -> MAE:
-    torch.manual_seed(0)
-    encoder = build_encoder("vit_micro", image_spec(8, 12), dim=16, depth=2, heads=2, patch=4)
-    recipe = build_recipe("mae", encoder, **options)
-    assert isinstance(recipe, MAE)
-    return recipe
-
-
-def test_mae_is_the_squared_error_of_normalised_hidden_patches() -> None:
-    recipe = _mae(hidden=0.5)
-    batch = recipe.views(
-        torch.rand(3, 3, 8, 12, generator=torch.Generator().manual_seed(1)), torch.Generator().manual_seed(2)
-    )
-    painted: list[Tensor] = []
-    recipe.paint.register_forward_hook(lambda module, given, out: painted.append(out))
-    loss = recipe(batch)["pixels"].item()
-    assert batch.masks is not None
-    assert batch.masks.hide.shape == (3, 3)
-    image = (_array(batch.views[0]) - _array(recipe.encoder.mean)) / _array(recipe.encoder.std)
-    errors = []
-    for sample, places in enumerate(batch.masks.hide.tolist()):
-        for slot, place in enumerate(places):
-            row, column = divmod(place, 3)
-            patch = image[sample, :, row * 4 : row * 4 + 4, column * 4 : column * 4 + 4].transpose(1, 2, 0).ravel()
-            target = (patch - patch.mean()) / np.sqrt(patch.var(ddof=1) + 1e-6)
-            errors.append((_array(painted[0][sample, slot]) - target) ** 2)
-    assert loss == pytest.approx(np.mean(errors), rel=1e-4)
-
-
-def test_patches_of_a_frame_that_is_not_square_run_row_by_row() -> None:
-    images = torch.rand(2, 3, 9, 12)
-    patches = _patches(images, (2, 3), (4, 4))  # the ninth row belongs to no patch
-    assert patches.shape == (2, 6, 48)
-    wanted = images[1, :, 4:8, 8:12].permute(1, 2, 0).flatten()
-    assert torch.equal(patches[1, 5], wanted)
-
-
-def test_maes_encoder_does_not_see_what_is_hidden() -> None:
-    recipe = _mae(hidden=0.5)
-    images = torch.rand(2, 3, 8, 12)
-    masks = Masks(keep=torch.tensor([[0, 1, 2]] * 2), hide=torch.tensor([[3, 4, 5]] * 2))  # the lower half
-    other = images.clone()
-    other[:, :, 4:] = torch.rand(2, 3, 4, 12)
-    painted: list[Tensor] = []
-    recipe.paint.register_forward_hook(lambda module, given, out: painted.append(out))
-    recipe(Views((images, images), masks))
-    recipe(Views((other, other), masks))
-    assert torch.equal(painted[0], painted[1])
-
-
-def test_every_patch_of_maes_views_is_kept_or_hidden() -> None:
-    masks = _mae(hidden=0.75).views(torch.rand(4, 3, 8, 12), torch.Generator().manual_seed(0)).masks
-    assert masks is not None
-    assert masks.keep.shape == (4, 1)
-    assert torch.equal(torch.cat([masks.keep, masks.hide], 1).sort(1).values, torch.arange(6).expand(4, -1))
-    assert len({tuple(row) for row in masks.hide.tolist()}) > 1
-
-
-def test_mae_names_the_encoders_it_works_with() -> None:
-    with pytest.raises(InputError, match=r"conv_small is none\. Type --encoder vit_micro"):
-        build_recipe("mae", _conv())
