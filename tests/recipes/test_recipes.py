@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
+import json
+from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor
 from torch.nn import functional
+from typer.testing import CliRunner
 
+from edgessl.cli.main import app
 from edgessl.encoders import EncoderModule, build_encoder
 from edgessl.errors import InputError, UnknownNameError
-from edgessl.recipes import ANY, RECIPES, Recipe, Terms, build_recipe
+from edgessl.recipes import ANY, RECIPES, Recipe, Terms, build_recipe, recipe_class
 from edgessl.recipes.mae import MAE
 from edgessl.signals import image_spec, series_spec
+from edgessl.trainstate import read_state, write_state
 
 SIZE = (16, 24)  # not square, so that a swapped axis shows
 SMALL = {  # settings that make the encoders of the table small
@@ -51,6 +56,28 @@ def _samples(recipe: Recipe, batch: int = 12) -> Tensor:
 def _terms(recipe: Recipe, seed: int) -> Terms:
     terms: Terms = recipe(recipe.views(_samples(recipe), torch.Generator().manual_seed(seed)))
     return terms
+
+
+class _Training:
+    """Steps as the trainer takes them: what is random comes from the step's number."""
+
+    def __init__(self, case: tuple[str, str]) -> None:
+        self.recipe = _recipe(case)
+        trained = [weight for weight in self.recipe.parameters() if weight.requires_grad]
+        self.optimizer = torch.optim.AdamW(trained, lr=1e-3)
+
+    def steps(self, first: int, last: int) -> list[dict[str, float]]:
+        """The loss terms of steps `first` to `last - 1` of 4."""
+        losses = []
+        for step in range(first, last):
+            torch.manual_seed(step)
+            terms = _terms(self.recipe, step)
+            self.optimizer.zero_grad()
+            torch.autograd.backward(list(terms.values()))
+            self.optimizer.step()
+            self.recipe.after_step(step, 4)
+            losses.append({name: term.item() for name, term in terms.items()})
+        return losses
 
 
 @pytest.fixture(params=CASES, ids="-".join)
@@ -125,6 +152,24 @@ def test_a_state_dict_restores_the_losses(case: tuple[str, str]) -> None:
     assert {k: v.item() for k, v in _terms(recipe, 1).items()} == {k: v.item() for k, v in _terms(other, 1).items()}
 
 
+def test_going_on_from_a_state_on_disk_equals_no_stop_to_the_bit(case: tuple[str, str], tmp_path: Path) -> None:
+    whole, stopped, resumed = (_Training(case) for _ in range(3))
+    losses = whole.steps(0, 4)
+    assert stopped.steps(0, 2) == losses[:2]
+    write_state(
+        tmp_path / "state", {"recipe": stopped.recipe.state_dict(), "optimizer": stopped.optimizer.state_dict()}
+    )
+    with torch.no_grad():
+        for value in (*resumed.recipe.parameters(), *resumed.recipe.buffers()):
+            value.zero_()  # nothing of it is there by itself
+    state = read_state(tmp_path / "state")
+    resumed.recipe.load_state_dict(state["recipe"])
+    resumed.optimizer.load_state_dict(state["optimizer"])
+    assert resumed.steps(2, 4) == losses[2:]
+    for name, value in whole.recipe.state_dict().items():
+        assert torch.equal(value, resumed.recipe.state_dict()[name]), name
+
+
 def test_a_config_is_frozen_and_refuses_unknown_settings(case: tuple[str, str]) -> None:
     recipe = _recipe(case)
     config = recipe.config()
@@ -164,6 +209,15 @@ def test_a_setting_of_views_can_be_changed_alone() -> None:
         build_recipe("mae", _encoder("vit_micro"), views={"flap": 0})
     with pytest.raises(InputError, match=r"type --set views\.area=VALUE"):
         build_recipe("mae", _encoder("vit_micro"), views="strong")
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_recipe_is_one_of_the_listed_and_says_where_it_comes_from(name: str) -> None:
+    listed = CliRunner().invoke(app, ["recipes", "--json"]).stdout
+    row = next(row for row in json.loads(listed)["recipes"] if row["recipe"] == name)
+    assert row["what it is"] == RECIPES[name].about
+    assert row["learns from"].split(", ") == list(RECIPES[name].kinds)
+    assert recipe_class(name).__doc__
 
 
 def test_an_unknown_recipe_names_the_nearest() -> None:
