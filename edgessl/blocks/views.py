@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
@@ -29,3 +31,19 @@ def random_view(samples: Tensor, generator: torch.Generator, config: ViewConfig)
     if isinstance(config, SeriesViewConfig):
         return random_series_view(samples, generator, config)
     return random_image_view(samples, generator, config)
+
+
+def multi_crop(samples: Tensor, generator: torch.Generator, config: ViewConfig, narrow: int) -> tuple[Tensor, ...]:
+    """Two views of each sample and `narrow` of a small part of it (SwAV, arXiv:2006.09882, section 3.2).
+
+    All have the shape of the samples; the paper's narrow views are smaller, too, which saves time with large images.
+    """
+    configs = [config] * 2 + [narrowed(config)] * narrow
+    return tuple(random_view(samples, generator, each) for each in configs)
+
+
+def narrowed(config: ViewConfig) -> ViewConfig:
+    """Views of a smaller part: at most what the smallest view of `config` shows, at least half of that."""
+    if isinstance(config, SeriesViewConfig):
+        return replace(config, span=(config.span[0] / 2, config.span[0]))
+    return replace(config, area=(config.area[0] / 2, config.area[0]))

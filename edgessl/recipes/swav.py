@@ -1,0 +1,80 @@
+"""SwAV: from each view, predict the cluster of the other; no cluster may take more than its share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from edgessl.blocks.views import ViewConfig, multi_crop
+from edgessl.encoders import EncoderModule
+from edgessl.errors import InputError
+from edgessl.recipes.base import Defaults, Recipe, Terms, Views
+from edgessl.vision import vision_module
+
+
+@dataclass(frozen=True, kw_only=True)
+class SwAVConfig:
+    """Settings of SwAV.
+
+    Attributes:
+        prototypes: Centres of clusters; the paper's are 3000 for the 1000 classes of ImageNet.
+        temperature: Of the prediction; the paper's.
+        sharpness: Temperature of the codes, epsilon of the paper, section 3.1.
+        local_views: Views of a small part, which are predicted from but have no codes; the paper's are 6.
+        hidden: Width of the head's hidden layer; the paper's is 2048.
+        out: Width in which clusters are formed; as the paper.
+        views: How far a view may be from its sample; None for what is usual.
+    """
+
+    prototypes: int = 300
+    temperature: float = 0.1
+    sharpness: float = 0.05
+    local_views: int = 2
+    hidden: int = 256
+    out: int = 128
+    views: ViewConfig | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("temperature", "sharpness"):
+            if not getattr(self, name) > 0:
+                raise InputError(f"{name} must be positive, not {getattr(self, name)}")
+        if self.local_views < 0:
+            raise InputError(f"local_views counts views, 0 or more, not {self.local_views}")
+
+
+class SwAV(Recipe):
+    """Swapping Assignments between Views (Caron et al. 2020, arXiv:2006.09882), section 3, algorithm 1.
+
+    Prototypes learn from the first step on, where the paper freezes them for an epoch; no queue. AdamW in place of LARS.
+    """
+
+    config = SwAVConfig
+    defaults = Defaults(lr=2e-3, weight_decay=1e-4, batch=128)
+
+    def __init__(self, encoder: EncoderModule, config: SwAVConfig) -> None:
+        super().__init__(encoder, config)
+        heads, losses = vision_module("lightly.models.modules"), vision_module("lightly.loss")
+        self.project = heads.SwaVProjectionHead(encoder.dim, config.hidden, config.out)
+        self.prototypes = nn.Linear(config.out, config.prototypes, bias=False)  # C; lightly's have a bias
+        self.swap = losses.SwaVLoss(config.temperature, 3, config.sharpness, sinkhorn_gather_distributed=True)
+        self.after_step(0, 1)
+
+    def views(self, samples: torch.Tensor, generator: torch.Generator) -> Views:
+        """Two views of each sample, then those of a small part."""
+        config = self.settings.views or self.usual_views[self.encoder.input.kind]
+        return Views(multi_crop(samples, generator, config, self.settings.local_views))
+
+    def forward(self, batch: Views) -> Terms:
+        """`swap`: cross entropy between the codes of each of the first two views and what the others predict."""
+        h = self.encoder.features(torch.cat(batch.views))
+        z = functional.normalize(self.project(h), dim=1)
+        scores = self.prototypes(z).float().chunk(len(batch.views))  # (batch, prototypes) each
+        return {"swap": self.swap(scores[:2], scores[2:]).squeeze()}
+
+    @torch.no_grad()
+    def after_step(self, step: int, steps: int) -> None:
+        """Prototypes go back to the unit sphere."""
+        self.prototypes.weight.copy_(functional.normalize(self.prototypes.weight, dim=1))
