@@ -68,12 +68,13 @@ RECIPES = {
     "dino": Entry("dino", "DINO", "say of a part what a slow teacher says of the whole", ANY),
     "lejepa": Entry("lejepa", "LeJEPA", "invariance, with embeddings held to a round Gaussian", ANY),
     "mae": Entry("mae", "MAE", "paint hidden patches; for transformers", ANY, TOKENS),
+    "ijepa": Entry("ijepa", "IJEPA", "predict a slow teacher's tokens of hidden blocks; for transformers", ANY, TOKENS),
+    "bootleg": Entry("bootleg", "Bootleg", "as ijepa, with the teacher's tokens at several depths", ANY, TOKENS),
+    "crobo": Entry("crobo", "CroBo", "one vector paints a hidden crop; for transformers", IMAGES, ("vit_micro",)),
     "rotation": Entry(
         "rotation", "Rotation", "by how many quarter turns was the image turned?", IMAGES, ("conv_small",)
     ),
-    "inpainting": Entry(
-        "inpainting", "Inpainting", "paint the hole in an image; for convolutions", IMAGES, ("conv_small",)
-    ),
+    "inpainting": Entry("inpainting", "Inpainting", "paint what was in the hole of an image", IMAGES, ("conv_small",)),
     "autoencoder": Entry("autoencoder", "Autoencoder", "squeeze a sample into the vector, paint it from there", ANY),
     "denoising_autoencoder": Entry(
         "denoising_autoencoder", "DenoisingAutoencoder", "from a sample with values lost, paint it as it was", ANY

@@ -20,7 +20,7 @@ class InpaintingConfig:
     """Settings of inpainting.
 
     Attributes:
-        side: Of the hole, as a share of each side of the image; the paper's, section 3.3: a quarter of the area.
+        side: Of the hole, as a share of each side of the image; a quarter of the area, as the paper's, section 3.3.
         width: Channels of the decoder's coarse map; ours.
         views: How far a view may be from its sample; None for a crop and a flip.
     """
@@ -40,9 +40,9 @@ class Inpainting(Recipe):
     """Context Encoders (Pathak et al. 2016, arXiv:1604.07379), eq. 1: the reconstruction loss.
 
     The hole is filled with the mean, as in the paper, which is zero once normalised; the encoder gets no channel that
-    says where it is. It lies anywhere, another place for each image; the paper's stands in the middle, or has a random
-    shape. The decoder starts from the feature vector, where the paper's starts from the last map. The adversarial loss
-    (eq. 2) is left out: the paper finds it sharpens the painting and does not need it for features (section 5.2).
+    says where it is. It lies anywhere, another place for each image; the paper's stands in the middle, is a set of small
+    blocks, or has a random shape. The decoder starts from the feature vector, where the paper's starts from the last map.
+    The adversarial loss (eq. 2) is left out, as the paper leaves it out where it learns features (section 5.2).
     """
 
     config = InpaintingConfig

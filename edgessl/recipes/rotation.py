@@ -22,8 +22,8 @@ class RotationConfig:
     Attributes:
         hidden: Width of the head's hidden layer; ours. 0 for the paper's linear classifier. With a hidden layer the
             features lie further from the answer, where the paper finds the better ones too (section 4.1, table 1).
-        views: How far a view may be from its sample; None for a crop and a flip, as the paper's. A roll (`turn_deg`)
-            would blur the answer.
+        views: How far a view may be from its sample; None for a crop and a flip. A roll (`turn_deg`) would blur
+            the answer.
     """
 
     hidden: int = 256
@@ -40,7 +40,7 @@ class Rotation(Recipe):
     Each image of a batch is turned once, by chance; the paper puts all four turns of it into one batch, which costs four
     times as much. Images that are square are turned as they are. Of others the largest window of the same aspect is taken
     that fits whichever way it is turned, from the middle, and enlarged to the image's size: the same for all four, so
-    that it gives nothing away.
+    that it gives nothing away. Nothing is learned where no side is up: seen from above, or by a camera that rolls.
     """
 
     config = RotationConfig
