@@ -25,7 +25,6 @@ class DINOConfig:
         temperature: Of the student; the paper's.
         teacher_start, teacher_temperature: Of the teacher, at first and after `warmup`; the paper's.
         warmup: Share of the steps in which the teacher's temperature rises; the paper's 30 epochs of 100 to 800.
-        centre: Momentum of the centre; the paper's.
         momentum: Of the teacher at the first step, 1 at the last; the paper's is 0.996 for batches of 1024.
         local_views: Views of a small part, which the student sees alone; the paper's are 8.
         hidden, narrow: Widths of the head's hidden layers and before its classes; the paper's are 2048 and 256.
@@ -37,7 +36,6 @@ class DINOConfig:
     teacher_start: float = 0.04
     teacher_temperature: float = 0.07
     warmup: float = 0.3
-    centre: float = 0.9
     momentum: float = 0.99
     local_views: int = 2
     hidden: int = 256
@@ -48,7 +46,7 @@ class DINOConfig:
         for name in ("temperature", "teacher_start", "teacher_temperature"):
             if not getattr(self, name) > 0:
                 raise InputError(f"{name} must be positive, not {getattr(self, name)}")
-        for name in ("warmup", "centre", "momentum"):
+        for name in ("warmup", "momentum"):
             if not 0 <= getattr(self, name) <= 1:
                 raise InputError(f"{name} must lie in 0 to 1, not {getattr(self, name)}")
         if self.local_views < 0:
@@ -69,9 +67,8 @@ class DINO(Recipe):
         super().__init__(encoder, config)
         self.head = _Head(encoder.dim, config.hidden, config.narrow, config.out)
         self.teacher, self.teacher_head = teacher_of(self.encoder), teacher_of(self.head)
-        self.distance = vision_module("lightly.loss").DINOLoss(
-            config.out, student_temp=config.temperature, center_momentum=config.centre
-        )
+        losses = vision_module("lightly.loss")
+        self.distance = losses.DINOLoss(config.out, student_temp=config.temperature, center_momentum=0.9)
         self.register_buffer("heat", torch.tensor(config.teacher_start))  # the teacher's temperature now
 
     def views(self, samples: Tensor, generator: torch.Generator) -> Views:
@@ -92,10 +89,8 @@ class DINO(Recipe):
         momentum = cosine_momentum(step, steps, self.settings.momentum)
         update_teacher(self.teacher, self.encoder, momentum)
         update_teacher(self.teacher_head, self.head, momentum)
-        risen = min(1.0, (step + 1) / max(1.0, self.settings.warmup * steps))
-        self.heat.fill_(
-            torch.lerp(*torch.tensor([self.settings.teacher_start, self.settings.teacher_temperature]), risen)
-        )
+        start, end = self.settings.teacher_start, self.settings.teacher_temperature
+        self.heat.fill_(start + (end - start) * min(1.0, (step + 1) / max(1.0, self.settings.warmup * steps)))
 
 
 class _Head(nn.Module):

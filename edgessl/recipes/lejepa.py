@@ -72,7 +72,7 @@ class LeJEPA(Recipe):
         z = torch.stack(z.chunk(len(batch.views)))  # (views, batch, out)
         agreement = vision_module("lightly.loss.lejepa_loss").lejepa_invariance_loss(all_proj=z, global_proj=z[:2])
         with torch.random.fork_rng([z.device] if z.is_cuda else []):
-            torch.manual_seed(self.step.item())
+            torch.manual_seed(int(self.step))
             gaussian = self.sigreg(z)
         weight = self.settings.gaussian
         return {"agreement": (1 - weight) * agreement, "gaussian": weight * gaussian}
