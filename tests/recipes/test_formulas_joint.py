@@ -219,7 +219,7 @@ def test_views_of_a_part_show_at_most_what_the_smallest_view_shows() -> None:
     assert narrowed(ImageViewConfig(area=(0.3, 1.0), flip=0)) == ImageViewConfig(area=(0.15, 0.3), flip=0)
     assert narrowed(SeriesViewConfig(span=(0.5, 1.0), drop=0)) == SeriesViewConfig(span=(0.25, 0.5), drop=0)
     line = torch.linspace(0, 1, 50).expand(3, 1, 50)
-    still = SeriesViewConfig(scale=(1, 1), drop=0, noise=0)
+    still = SeriesViewConfig(span=(0.5, 1.0), scale=(1, 1), drop=0, noise=0)
     views = multi_crop(line, torch.Generator().manual_seed(0), still, 3)
     shown = torch.stack([view.amax((1, 2)) - view.amin((1, 2)) for view in views])
     assert len(views) == 5
