@@ -199,9 +199,10 @@ def block_places(
     like = torch.zeros(1, device=generator.device)
     size = uniform(like, generator, *share).item() * rows * columns
     slant = uniform(like, generator, *aspect).item()
-    target = _block(
-        (size * slant) ** 0.5 if rows > 1 else 1, (size / slant) ** 0.5 if rows > 1 else size, rows, columns
-    )
+    tall = round((size * slant) ** 0.5) if rows > 1 else 1
+    target = _block(tall, size / max(tall, 1), rows, columns)
+    while blocks * target[0] * target[1] >= rows * columns and target != (1, 1):  # rounding made it too large
+        target = (target[0], target[1] - 1) if target[1] >= target[0] else (target[0] - 1, target[1])
     side = uniform(like, generator, *context).item() ** (0.5 if rows > 1 else 1)
     around = _block(side * rows if rows > 1 else 1, side * columns, rows, columns)
     if blocks * target[0] * target[1] >= rows * columns:

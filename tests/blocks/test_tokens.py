@@ -137,6 +137,14 @@ def test_the_context_of_blocks_holds_no_target(grid: tuple[int, ...]) -> None:
             assert torch.equal(height * width, torch.full_like(height, targets.shape[2]))
 
 
+@pytest.mark.parametrize("grid", [(8, 8), (4, 6), (3, 3), (10,), (16,)])
+def test_blocks_leave_something_whatever_size_is_drawn(grid: tuple[int, ...]) -> None:
+    for seed in range(200):
+        keep, targets = block_places(2, grid, torch.Generator().manual_seed(seed))
+        assert keep.shape[1] >= 1
+        assert 4 * targets.shape[2] < torch.Size(grid).numel()
+
+
 def test_blocks_that_leave_nothing_are_refused() -> None:
     with pytest.raises(InputError, match="4 blocks of 1x1 patches leave nothing of 2x2"):
         block_places(2, (2, 2), torch.Generator())
