@@ -80,17 +80,19 @@ RECIPES = {
         "denoising_autoencoder", "DenoisingAutoencoder", "from a sample with values lost, paint it as it was", ANY
     ),
     "ts2vec": Entry(
-        "ts2vec", "TS2Vec", "two crops of a window agree, step by step, at every scale", SERIES, ("tcn_small",)
+        "ts2vec", "TS2Vec", "two crops of a window agree at every scale", SERIES, ("tcn_small", "conv_series")
     ),
     "ts_tcc": Entry(
         "ts_tcc", "TSTCC", "the past of one view predicts the future of the other", SERIES, ("conv_series",)
     ),
     "cpc": Entry("cpc", "CPC", "tell the future of a window from that of others", SERIES, ("conv_series",)),
     "masked_series": Entry(
-        "masked_series", "MaskedSeries", "hide patches of a window, paint them", SERIES, ("vit_series",)
+        "masked_series", "MaskedSeries", "hide patches of a window, paint them", SERIES, ("vit_series", "conv_series")
     ),
     "biopm": Entry("biopm", "BioPM", "take movements out of a window, paint them", SERIES, ("conv_series",)),
-    "unimotion": Entry("unimotion", "UniMotion", "hide where a movement says most, paint it", SERIES, ("vit_series",)),
+    "unimotion": Entry(
+        "unimotion", "UniMotion", "hide where a movement says most, paint it", SERIES, ("vit_series", "conv_series")
+    ),
 }
 
 
