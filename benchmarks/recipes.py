@@ -5,8 +5,9 @@
     python benchmarks/recipes.py --page                                   writes docs/recipes.md from the results
 
 A training is a process with one thread; its row goes to `benchmarks/results/recipes/NAME.json` as soon as it is there, and a
-benchmark that was stopped goes on behind the last row. Rows of other settings than `recipe_settings.py` has now are dropped.
-The untrained encoder of a seed is the one that the training began with; the control is trained with `Views.unpaired()`.
+benchmark that was stopped goes on behind the last row. Rows made with other numbers than `recipe_settings.py` and the recipe's
+defaults give today are dropped. The untrained encoder of a seed is the one that the training began with; the control is
+trained with `Views.unpaired()`.
 
 Claims, per recipe, over three seeds: the linear probe gains 12 points over the untrained encoder (joint embedding), 4
 (masked and pretext), the macro-F1 of series 3; every seed gains; the control does not, see `edgessl.check.judged`.
@@ -29,7 +30,7 @@ from statistics import fmean, stdev
 from typing import Any
 
 from recipe_page import PAGE, RESULTS, page
-from recipe_settings import command, goal_of, kinds_of, settings_of
+from recipe_settings import command, goal_of, kinds_of, resolved, settings_of
 
 from edgessl.check import judged
 from edgessl.export.pays import machine
@@ -172,7 +173,7 @@ def summary(rows: dict[str, Any], controls: dict[str, Any], measure: str, goal: 
 
 
 def _settings(task: Task, train: int) -> dict[str, Any]:
-    return settings_of(task.recipe, task.kind).to_json() | ({"train_images": train} if task.kind == "image" else {})
+    return resolved(task.recipe, task.kind) | ({"train_images": train} if task.kind == "image" else {})
 
 
 def _read(recipe: str) -> dict[str, Any]:

@@ -67,7 +67,7 @@ def test_rows_are_kept_one_by_one_until_the_settings_change(tmp_path: Path, monk
     assert [*found["rows"]] == ["0", "1"]
     assert found["summary"]["passes"]
     assert not benchmark.is_done(tasks[0], 200)  # other training images
-    monkeypatch.setattr(benchmark, "settings_of", lambda *_: Settings(steps=7, encoder="conv_small"))
+    monkeypatch.setattr(benchmark, "resolved", lambda *_: Settings(steps=7, encoder="conv_small").to_json())
     assert not benchmark.is_done(tasks[0], 100)
     benchmark.keep(tasks[0], _row(0.3, 0.5), 100)
     found = benchmark._read("simclr")["kinds"]["image"]
