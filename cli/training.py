@@ -27,14 +27,24 @@ Epochs = Annotated[int | None, typer.Option(help="Passes over the data, instead 
 Batch = Annotated[int | None, typer.Option(help="Samples per step; the recipe's own when left out.")]
 LearningRate = Annotated[float | None, typer.Option("--lr", help="Peak learning rate; the recipe's own when left out.")]
 Accelerator = Annotated[str, typer.Option(help="cpu, gpu, or auto: the fastest that is there.")]
-Devices = Annotated[str, typer.Option(help="How many devices, or auto.")]
+Devices = Annotated[str, typer.Option(help="How many devices, or auto. They share each batch.")]
+NumNodes = Annotated[int, typer.Option("--num-nodes", help="How many machines; start them with torchrun or SLURM.")]
+Strategy = Annotated[str, typer.Option(help="Of Lightning, for several devices: auto or ddp.")]
+Guard = Annotated[bool, typer.Option("--guard/--no-guard", help="Stop when the encoder has collapsed.")]
 TrainPrecision = Annotated[str, typer.Option("--precision", help="32-true, bf16-mixed or 16-mixed.")]
-Workers = Annotated[int, typer.Option(help="Processes that read samples which do not fit in memory.")]
+Workers = Annotated[
+    int | None,
+    typer.Option(help="Processes that read samples too many for memory, per device; by the machine when left out."),
+]
 Log = Annotated[str, typer.Option(help="csv or tensorboard, in OUTPUT/log.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run of the same settings.")]
 Settings = Annotated[
     list[str],
-    typer.Option("--set", metavar="KEY=VALUE", help="A setting of the method, or encoder.KEY=VALUE; may be repeated."),
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="A setting of the method, views.KEY=VALUE or encoder.KEY=VALUE; may be repeated.",
+    ),
 ]
 
 

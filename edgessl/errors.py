@@ -8,6 +8,7 @@ EdgeSSLError                    exit code 1
 +- Interrupted                  exit code 130: the user stopped a training; says how to resume
 +- EngineError                  an inference engine could not load or run a graph
 +- GateError                    exit code 3: a written artefact, or a candidate, failed its bound
+|  +- CollapseError             a training whose encoder maps everything to one place, or to a line
 +- IntegrityError               exit code 4
    +- BundleError               a bundle is missing, damaged, newer or hostile
    +- CheckpointError           the same for a checkpoint folder
@@ -74,6 +75,10 @@ class GateError(EdgeSSLError):
     """A written artefact, or a candidate, failed its bound."""
 
     exit_code = 3
+
+
+class CollapseError(GateError):
+    """A training whose encoder maps everything to one place, or to a line; the message says how to go on."""
 
 
 class IntegrityError(EdgeSSLError):

@@ -18,6 +18,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemaini
 from rich.progress import Progress as Bar
 from torch import Tensor
 
+from edgessl.blocks.gather import averaged
 from edgessl.data.frames import FrameBatch
 from edgessl.errors import InputError
 from edgessl.recipes import Recipe
@@ -89,7 +90,7 @@ class TrainingModule(LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def training_step(self, batch: FrameBatch, batch_idx: int) -> Tensor:
-        """The loss of the batch of step `global_step`."""
+        """The loss of the batch of step `global_step`; of this process's part, where there are several."""
         frames, skipped = batch
         self.skipped.update(skipped)
         step = self.global_step
@@ -100,10 +101,12 @@ class TrainingModule(LightningModule):
             views = self.recipe.views(images, torch.Generator(images.device).manual_seed(seed))
         terms: dict[str, Tensor] = self.recipe(views)
         loss = torch.stack(list(terms.values())).sum()
-        if not bool(torch.isfinite(loss)):
-            self._refuse(step, terms)
+        # Of the whole batch: so every process stops where one has to, and none waits for it for ever.
+        whole = averaged(torch.stack([loss, *terms.values()]).detach())
+        if not bool(torch.isfinite(whole[0])):
+            self._refuse(step, dict(zip(terms, whole[1:], strict=True)))
         if step % self._log_every == 0 or step + 1 == self._plan.steps:
-            self.last_terms = {"loss": loss.item()} | {name: term.item() for name, term in terms.items()}
+            self.last_terms = dict(zip(("loss", *terms), whole.tolist(), strict=True))
             self.log_dict(self.last_terms | {"lr": self._plan.lr * self._plan.lr_factor(step)}, batch_size=len(frames))
         return loss
 

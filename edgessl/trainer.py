@@ -8,29 +8,34 @@ epoch's end; a run that goes on from it takes the same steps as one that never s
 from __future__ import annotations
 
 import math
+import os
 import shutil
 import signal
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any
 
 import numpy as np
 import torch
 from torch.utils.data import DataLoader
 
 import edgessl
+from edgessl.blocks.gather import norms_across
 from edgessl.checkpoint import write_checkpoint
+from edgessl.collapse import CollapseGuard
 from edgessl.data.frames import FrameBatches, as_it_is
 from edgessl.data.schedule import StepSchedule
-from edgessl.errors import InputError, Interrupted, UnknownNameError
+from edgessl.errors import CollapseError, InputError, Interrupted
 from edgessl.files import atomic_folder, refuse_existing
 from edgessl.loop import Plan, Progress, SafeState, StateKeeper, TrainingModule, quiet
 from edgessl.recipes import Recipe
+from edgessl.run import Precision, Run
 from edgessl.sources import Source
 from edgessl.trainstate import begin, newest, step_of, training_folder
 from edgessl.vision import vision_module
@@ -39,69 +44,11 @@ vision_module("torchvision")  # lightning imports it through torchmetrics
 vision_module("lightning.pytorch")
 
 import lightning.pytorch as lightning  # noqa: E402
+from lightning.fabric.plugins.environments import LightningEnvironment  # noqa: E402
 from lightning.fabric.utilities.exceptions import MisconfigurationException  # noqa: E402
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger  # noqa: E402
 
-Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
-LOGS = ("csv", "tensorboard")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Run:
-    """How a training runs; what it learns is the recipe's.
-
-    Attributes:
-        steps: Optimizer steps; or give `epochs`.
-        epochs: Passes over the data; 50 when neither is given.
-        batch: Samples per step, over all devices; the recipe's, or all samples if there are fewer, when None.
-        lr: Peak learning rate of AdamW, after a warm-up and before a cosine to zero; the recipe's when None.
-        weight_decay: Of the weights with two axes or more; the recipe's when None.
-        warmup: Steps of the linear warm-up; a tenth of all steps when None.
-        seed: Decides everything random.
-        save_every: Steps between two states on disk.
-        accelerator, devices, precision: Given to Lightning's Trainer.
-        workers: Processes that read samples when they do not fit in memory.
-        resume: Go on with an interrupted run of the same settings; where there is none, begin.
-        overwrite: Replace the output, and an interrupted run.
-        log: `csv` or `tensorboard`.
-        log_every: Steps between two rows of the log.
-        progress: Show a progress bar on stderr.
-    """
-
-    steps: int | None = None
-    epochs: int | None = None
-    batch: int | None = None
-    lr: float | None = None
-    weight_decay: float | None = None
-    warmup: int | None = None
-    seed: int = 0
-    save_every: int = 100
-    accelerator: str = "auto"
-    devices: int | str = "auto"
-    precision: Precision = "32-true"
-    workers: int = 1
-    resume: bool = False
-    overwrite: bool = False
-    log: str = "csv"
-    log_every: int = 10
-    progress: bool = True
-
-    def __post_init__(self) -> None:
-        least = dict.fromkeys(("steps", "epochs", "batch", "save_every", "log_every"), 1)
-        for name, low in (least | dict.fromkeys(("workers", "warmup", "weight_decay"), 0)).items():
-            value = getattr(self, name)
-            if value is not None and not low <= value < math.inf:
-                raise InputError(f"{name} must be at least {low}, not {value}")
-        if self.steps is not None and self.epochs is not None:
-            raise InputError(f"give steps ({self.steps}) or epochs ({self.epochs}), not both")
-        if self.lr is not None and not 0 < self.lr < math.inf:
-            raise InputError(f"lr must be a positive number, not {self.lr}")
-        if not 0 <= self.seed < 2**32:
-            raise InputError(f"seed must lie in 0 to {2**32 - 1}, not {self.seed}")
-        if self.precision not in get_args(Precision):
-            raise UnknownNameError("precision", self.precision, get_args(Precision))
-        if self.log not in LOGS:
-            raise UnknownNameError("log", self.log, LOGS)
+__all__ = ["Precision", "Run", "seeded", "train"]
 
 
 @contextmanager
@@ -128,6 +75,7 @@ def train(recipe: Recipe, source: Source, *, output: Path, run: Run, facts: dict
     Raises:
         OutputExistsError: `output` exists and `run.overwrite` is false.
         InputError: Too few samples, settings that differ from the interrupted run's, or a loss that is not finite.
+        CollapseError: The encoder maps every sample to about the same vector.
         Interrupted: The user stopped it.
     """
     refuse_existing(output, overwrite=run.overwrite)
@@ -136,7 +84,8 @@ def train(recipe: Recipe, source: Source, *, output: Path, run: Run, facts: dict
     plan = _plan(run, recipe, len(frames))
     data = {"name": source.name, "digest": source.digest(), "samples": len(frames)}
     folder = training_folder(output)
-    trainer = _trainer(run, plan, folder)
+    guard = CollapseGuard(plan, log_every=run.log_every, stop=run.guard)
+    trainer = _trainer(run, plan, folder, guard)
     schedule = StepSchedule(
         len(frames),
         batch=plan.batch,
@@ -145,14 +94,18 @@ def train(recipe: Recipe, source: Source, *, output: Path, run: Run, facts: dict
         rank=trainer.global_rank,
         world=trainer.world_size,
     )
+    workers = 0 if frames.in_memory else run.workers if run.workers is not None else _usual_workers()
     loader = DataLoader(
         frames,
         batch_size=None,  # an item is a batch already
         sampler=schedule,
         collate_fn=as_it_is,
-        num_workers=0 if frames.in_memory else run.workers,
-        persistent_workers=not frames.in_memory and run.workers > 0,
+        num_workers=workers,
+        persistent_workers=workers > 0,
+        pin_memory=trainer.strategy.root_device.type == "cuda",  # then the copy to the device runs beside the step
     )
+    if trainer.world_size > 1:
+        norms_across(recipe, trainer.strategy.root_device.type)
     # Convolutions take about half the time on a CPU.
     recipe.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch forgot to annotate it
     module = TrainingModule(recipe, plan, log_every=run.log_every)
@@ -160,11 +113,19 @@ def train(recipe: Recipe, source: Source, *, output: Path, run: Run, facts: dict
     # From here on there is a folder; settings that cannot be used were refused before.
     settings = {**facts, **asdict(plan), "data": data["digest"]}
     first_process = trainer.is_global_zero
-    state = begin(folder, settings, resume=run.resume, overwrite=run.overwrite) if first_process else newest(folder)
+    if first_process:
+        begin(folder, settings, resume=run.resume, overwrite=run.overwrite)
+    _meet(trainer)
+    state = newest(folder)
     trainer.loggers = [_logger(run, folder, step_of(state))]
     schedule.set_epoch(step_of(state) // plan.save_every)
     try:
         _fit(trainer, module, loader, state, folder)
+    except CollapseError as error:
+        raise CollapseError(
+            f"{error}. The state of step {step_of(newest(folder))} and the log are in {folder}; to begin again, type "
+            "--overwrite with other settings, or to go on regardless the same command with --resume --no-guard"
+        ) from error
     except InputError as error:
         kept = newest(folder)
         if kept is not None:
@@ -180,6 +141,7 @@ def train(recipe: Recipe, source: Source, *, output: Path, run: Run, facts: dict
         "passes": round(plan.steps / schedule.steps_per_pass, 2),
         "data": data | _skipped_facts(module.skipped),
         "loss": module.last_terms,
+        "figures": asdict(guard.last) if guard.last else {},
         "seconds": round(time.monotonic() - started, 1),
         "versions": _versions(),
     }
@@ -189,6 +151,10 @@ def train(recipe: Recipe, source: Source, *, output: Path, run: Run, facts: dict
             shutil.copytree(folder / "log", temporary / "log")
         shutil.rmtree(folder)
     return facts
+
+
+def _usual_workers() -> int:
+    return max(1, min(8, len(os.sched_getaffinity(0)) - 1)) if hasattr(os, "sched_getaffinity") else 1
 
 
 def _plan(run: Run, recipe: Recipe, count: int) -> Plan:
@@ -209,32 +175,52 @@ def _plan(run: Run, recipe: Recipe, count: int) -> Plan:
     )
 
 
-def _trainer(run: Run, plan: Plan, folder: Path) -> lightning.Trainer:
-    callbacks: list[Any] = [StateKeeper(folder)]
+def _trainer(run: Run, plan: Plan, folder: Path, guard: CollapseGuard) -> lightning.Trainer:
+    callbacks: list[Any] = [guard, StateKeeper(folder)]
     if run.progress:
         callbacks.append(Progress(plan.steps, every=run.log_every))
+    build = partial(
+        lightning.Trainer,
+        accelerator=run.accelerator,
+        devices=run.devices,
+        num_nodes=run.num_nodes,
+        precision=run.precision,
+        # With max_steps Lightning resumes inside the epoch that had ended; the module stops at the last step.
+        max_epochs=math.ceil(plan.steps / plan.save_every),
+        callbacks=callbacks,
+        plugins=[SafeState()],
+        logger=False,
+        log_every_n_steps=1,  # the module logs every `log_every` steps
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        use_distributed_sampler=False,
+        default_root_dir=folder,
+    )
     with quiet():
         try:
-            return lightning.Trainer(
-                accelerator=run.accelerator,
-                devices=run.devices,
-                precision=run.precision,
-                # With max_steps Lightning resumes inside the epoch that had ended; the module stops at the last step.
-                max_epochs=math.ceil(plan.steps / plan.save_every),
-                callbacks=callbacks,
-                plugins=[SafeState()],
-                logger=False,
-                log_every_n_steps=1,  # the module logs every `log_every` steps
-                enable_checkpointing=False,
-                enable_progress_bar=False,
-                enable_model_summary=False,
-                use_distributed_sampler=False,
-                default_root_dir=folder,
-            )
+            trainer = build(strategy=run.strategy)
+            if run.strategy == "auto" and trainer.world_size > 1:
+                trainer = build(strategy="ddp_find_unused_parameters_true")
         except (ImportError, ValueError, RuntimeError, MisconfigurationException) as error:
             raise InputError(
                 f"accelerator {run.accelerator!r} with devices {run.devices!r} cannot be used here: {error}"
             ) from error
+    if run.num_nodes > 1 and isinstance(trainer.strategy.cluster_environment, LightningEnvironment):
+        raise InputError(f"start the processes of {run.num_nodes} nodes with torchrun or SLURM: torchrun --nnodes ...")
+    return trainer
+
+
+def _meet(trainer: lightning.Trainer) -> None:
+    """Wait until the first process has opened the folder, where torchrun or SLURM started all at once.
+
+    Processes that Lightning starts are started later, by the first one.
+    """
+    environment = getattr(trainer.strategy, "cluster_environment", None)
+    if trainer.world_size > 1 and not isinstance(environment, LightningEnvironment):
+        with quiet():
+            trainer.strategy.setup_environment()  # again in `fit`, where it finds its work done
+        trainer.strategy.barrier()
 
 
 def _logger(run: Run, folder: Path, step: int) -> Any:

@@ -39,7 +39,7 @@ class SimCLRConfig:
 class SimCLR(Recipe):
     """A Simple Framework for Contrastive Learning (Chen et al. 2020, arXiv:2002.05709), algorithm 1 and eq. 1.
 
-    AdamW and small batches in place of LARS and 4096. On several devices each contrasts its own part of the batch.
+    AdamW and small batches in place of LARS and 4096.
     """
 
     config = SimCLRConfig
@@ -51,7 +51,7 @@ class SimCLR(Recipe):
         self.head = (
             heads.SimCLRProjectionHead(encoder.dim, config.hidden, config.out) if config.hidden else nn.Identity()
         )  # g
-        self.contrast = vision_module("lightly.loss").NTXentLoss(config.temperature)
+        self.contrast = vision_module("lightly.loss").NTXentLoss(config.temperature, gather_distributed=True)
 
     def forward(self, batch: Views) -> Terms:
         """`contrast`: NT-Xent over both views."""

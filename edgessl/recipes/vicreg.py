@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from edgessl.blocks.gather import gathered
 from edgessl.blocks.views import ViewConfig
 from edgessl.encoders import EncoderModule
 from edgessl.errors import InputError
@@ -55,8 +56,10 @@ class VICReg(Recipe):
         """`invariance`, `variance` and `covariance`, weighted."""
         loss, weight = vision_module("lightly.loss.vicreg_loss"), self.settings
         z_a, z_b = (self.expander(self.encoder.features(view)) for view in batch.views)  # (batch, out)
+        invariance = loss.invariance_loss(z_a, z_b)
+        z_a, z_b = gathered(z_a), gathered(z_b)  # the statistics are those of the batch over all devices
         return {
-            "invariance": weight.invariance * loss.invariance_loss(z_a, z_b),
+            "invariance": weight.invariance * invariance,
             "variance": weight.variance * (loss.variance_loss(z_a) + loss.variance_loss(z_b)) / 2,
             "covariance": weight.covariance * (loss.covariance_loss(z_a) + loss.covariance_loss(z_b)),
         }

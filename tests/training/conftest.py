@@ -26,8 +26,8 @@ class Wobble(Recipe):
     defaults = Defaults(lr=1e-3, weight_decay=1e-2, batch=6)
 
     def __init__(self, encoder: EncoderModule, mischief: dict[int, Callable[[Tensor], Tensor]]) -> None:
-        super().__init__()
-        self.encoder, self.head, self.drop = encoder, nn.Linear(5, 7), nn.Dropout(0.3)
+        super().__init__(encoder, None)
+        self.head, self.drop = nn.Linear(5, 7), nn.Dropout(0.3)
         self.register_buffer("follower", torch.zeros(7))
         self._mischief, self.calls = mischief, 0
 
