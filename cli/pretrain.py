@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Annotated, cast
 import typer
 
 from edgessl.cli import training
-from edgessl.cli.options import Data, Json, Overwrite, Seed, Size, Split, Strict, parsed_size
+from edgessl.cli.options import Data, Json, Overwrite, Seed, Series, Size, Split, Strict, parsed_series, parsed_size
 from edgessl.cli.output import result
 from edgessl.files import refuse_existing
 
 if TYPE_CHECKING:
-    from edgessl.trainer import Precision as TorchPrecision
+    from edgessl.run import Precision as TorchPrecision
 
 EXAMPLE = "edgessl pretrain frames/ --recipe simclr --encoder conv_small --size 64 --steps 500 -o runs/a"
 
@@ -28,12 +28,16 @@ def pretrain(
     lr: training.LearningRate = None,
     size: Size = "",
     split: Split = "train",
+    series: Series = [],  # noqa: B006, typer reads it and nobody changes it
     settings: training.Settings = [],  # noqa: B006, typer reads it and nobody changes it
     seed: Seed = 0,
     accelerator: training.Accelerator = "auto",
     devices: training.Devices = "auto",
+    num_nodes: training.NumNodes = 1,
+    strategy: training.Strategy = "auto",
     precision: training.TrainPrecision = "32-true",
-    workers: training.Workers = 1,
+    workers: training.Workers = None,
+    guard: training.Guard = True,
     log: training.Log = "csv",
     resume: training.Resume = False,
     strict: Strict = False,
@@ -42,7 +46,7 @@ def pretrain(
 ) -> None:
     """Train an encoder on DATA, without labels.
 
-    Settings: --set temperature=0.2 is the recipe's, --set encoder.dim=64 is the encoder's.
+    Settings: --set temperature=0.2 is the recipe's, --set views.flip=0 its views', --set encoder.dim=64 the encoder's.
     """
     refuse_existing(output, overwrite=overwrite)
     shape, (recipe_options, encoder_options) = parsed_size(size), training.split_settings(settings)
@@ -58,15 +62,18 @@ def pretrain(
         seed=seed,
         accelerator=accelerator,
         devices=training.devices_of(devices),
+        num_nodes=num_nodes,
+        strategy=strategy,
         precision=cast("TorchPrecision", precision),  # Run checks it
         workers=workers,
+        guard=guard,
         resume=resume,
         overwrite=overwrite,
         log=log,
     )
     training.tell_resume(output, resume)
     facts = train(
-        open_source(data, size=shape, split=split, strict=strict),
+        open_source(data, size=shape, split=split, strict=strict, windowing=parsed_series(series)),
         recipe=recipe,
         encoder=encoder,
         output=output,
