@@ -66,11 +66,7 @@ def main() -> None:
     started = time.monotonic()
     encoder, facts = contender.trained(train, given.seed, paired=not given.control)
     row["seconds"] = round(time.monotonic() - started, 1)
-    row |= {
-        name: facts[name]
-        for name in ("steps", "batch", "lr", "weight_decay", "loss", "figures", "versions")
-        if name in facts
-    }
+    row |= {name: facts[name] for name in ("steps", "batch", "lr", "weight_decay", "loss", "figures", "versions")}
     row["control" if given.control else "trained"] = figures(encoder, bank, test)
     json.dump(row, sys.stdout)
 

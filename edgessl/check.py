@@ -47,7 +47,7 @@ class Contender:
             return build_encoder(self.encoder, source.spec, **self.encoder_options)
 
     def trained(self, source: Source, seed: int, *, paired: bool = True) -> tuple[EncoderModule, dict[str, Any]]:
-        """Train; without `paired` it is the negative control. Gives the encoder and the facts of the training."""
+        """Train; without `paired` it is the negative control, which may collapse. Gives the encoder and the facts."""
         with seeded(seed):  # as `begin`: the encoder takes its weights first
             encoder = build_encoder(self.encoder, source.spec, **self.encoder_options)
             recipe = build_recipe(self.recipe, encoder, **self.recipe_options)
@@ -56,7 +56,7 @@ class Contender:
                 recipe if paired else unpaired(recipe),
                 source,
                 output=Path(folder) / "run",
-                run=replace(self.run, seed=seed),
+                run=replace(self.run, seed=seed, guard=paired and self.run.guard),
                 facts={"recipe": self.recipe, "paired": paired},
             )
         return encoder, facts
@@ -122,6 +122,7 @@ def check(
     Raises:
         UnknownNameError: No such recipe or encoder.
         InputError: There are no labels, or the recipe cannot learn from these samples.
+        CollapseError: The recipe collapsed.
     """
     encoder = encoder or usual_encoder(recipe, source.spec.kind)
     _require_labels(source, test)
