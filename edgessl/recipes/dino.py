@@ -57,6 +57,7 @@ class DINO(Recipe):
     """Self-distillation with no labels (Caron et al. 2021, arXiv:2104.14294), algorithm 1, with multi-crop.
 
     The last layer learns from the first step on, where the paper freezes it for an epoch; weight decay is constant.
+    The head has batch norms, an option of the released code: without them our small encoders say of all samples the same.
     """
 
     config = DINOConfig
@@ -98,8 +99,10 @@ class _Head(nn.Module):
 
     def __init__(self, dim: int, hidden: int, narrow: int, out: int) -> None:
         super().__init__()
-        layers = [(dim, hidden, None, nn.GELU()), (hidden, hidden, None, nn.GELU()), (hidden, narrow, None, None)]
-        self.layers = vision_module("lightly.models.modules.heads").ProjectionHead(layers)
+        layers = [(dim, hidden, nn.BatchNorm1d(hidden), nn.GELU()), (hidden, hidden, nn.BatchNorm1d(hidden), nn.GELU())]
+        self.layers = vision_module("lightly.models.modules.heads").ProjectionHead(
+            [*layers, (hidden, narrow, None, None)]
+        )
         self.classes = nn.Linear(narrow, out, bias=False)
 
     def forward(self, h: Tensor) -> Tensor:
