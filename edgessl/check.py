@@ -193,7 +193,7 @@ def unpaired(recipe: Recipe) -> Recipe:
 
 
 def usual_encoder(recipe: str, kind: str) -> str:
-    """The encoder that stands in the recipe's line of the table, for samples of this kind.
+    """The encoder in the recipe's line of the table for samples of this kind: the first for images, the last for series.
 
     Raises:
         UnknownNameError: There is no such recipe.
