@@ -57,7 +57,7 @@ class DINO(Recipe):
     """Self-distillation with no labels (Caron et al. 2021, arXiv:2104.14294), algorithm 1, with multi-crop.
 
     The last layer learns from the first step on, where the paper freezes it for an epoch; weight decay is constant.
-    The head has batch norms, an option of the released code: without them our small encoders say of all samples the same.
+    The head has batch norms, an option of the released code: small encoders begin with one answer for all samples otherwise.
     """
 
     config = DINOConfig
