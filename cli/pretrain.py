@@ -81,5 +81,6 @@ def pretrain(
         recipe_options=recipe_options,
         encoder_options=encoder_options,
     )
+    training.leave_helpers()
     training.talk_about_skipped(facts)
     result({"output": str(output), **facts}, training.trained_text(facts, output), as_json=as_json)

@@ -151,6 +151,13 @@ class CollapseGuard(Callback):
         self._bad = state_dict["bad"]
 
 
+def log(trainer: Trainer, values: dict[str, float], step: int) -> None:
+    """Write a row of the log; Lightning's own way repeats the last values in every row."""
+    if trainer.logger is not None:
+        trainer.logger.log_metrics(values, step)
+        trainer.logger.save()
+
+
 @contextmanager
 def evaluating(module: nn.Module) -> Iterator[None]:
     """Every part of `module` in evaluation mode for the block, and then in the mode that it was in."""

@@ -19,6 +19,7 @@ from rich.progress import Progress as Bar
 from torch import Tensor
 
 from edgessl.blocks.gather import averaged
+from edgessl.collapse import log
 from edgessl.data.frames import FrameBatch
 from edgessl.errors import InputError
 from edgessl.recipes import Recipe
@@ -107,7 +108,7 @@ class TrainingModule(LightningModule):
             self._refuse(step, dict(zip(terms, whole[1:], strict=True)))
         if step % self._log_every == 0 or step + 1 == self._plan.steps:
             self.last_terms = dict(zip(("loss", *terms), whole.tolist(), strict=True))
-            self.log_dict(self.last_terms | {"lr": self._plan.lr * self._plan.lr_factor(step)}, batch_size=len(frames))
+            log(self.trainer, self.last_terms | {"lr": self._plan.lr * self._plan.lr_factor(step)}, step)
         return loss
 
     def on_train_batch_end(self, outputs: Any, batch: FrameBatch, batch_idx: int) -> None:

@@ -26,6 +26,11 @@ def world_size() -> int:
     return distributed.get_world_size() if distributed.is_available() and distributed.is_initialized() else 1
 
 
+def is_first() -> bool:
+    """Whether this process is the first of them, which writes and speaks for all."""
+    return world_size() == 1 or distributed.get_rank() == 0
+
+
 def gathered(rows: Tensor) -> Tensor:
     """The rows of all processes, first process first: `(batch / world, ...)` -> `(batch, ...)`, with gradient."""
     if world_size() == 1:
