@@ -58,7 +58,8 @@ class TSTCC(Recipe):
     """Time-Series representation learning via Temporal and Contextual Contrasting (Eldele et al. 2021, arXiv:2106.14112).
 
     Eq. 1 and 2 (temporal, across views) and eq. 3 (contextual). As in the paper the encoder sees a whole view at once, so
-    latents near the cut know some of what follows, but in the other view. The transformer is half as deep.
+    latents near the cut know some of what follows; what they tell is the other view's. As in the released code latents have
+    unit length and the transformer no positions; ours is half as deep.
     """
 
     config = TSTCCConfig
