@@ -31,7 +31,7 @@ def recipes(
     size: Size = "",
     as_json: Json = False,
 ) -> None:
-    """List the recipes and the encoders that can be trained, or test a recipe.
+    """List what can be trained, or test a recipe with --check.
 
     Beside these encoders, any image model of timm can be named. --check trains the recipe for a short
     while, and again with views of different samples held against each other, from which nothing can be
