@@ -69,8 +69,9 @@ class MoCoV3(Recipe):
     def contrast(self, q: Tensor, k: Tensor) -> Tensor:
         """Each prediction against all keys of the batch, its own being the right one: `(batch, out)` both -> scalar."""
         logits = functional.normalize(q, dim=1) @ functional.normalize(gathered(k), dim=1).T / self.settings.temperature
-        right: Tensor = torch.arange(len(q), device=q.device) + len(q) * vision_module("lightly.utils.dist").rank()
-        return 2 * self.settings.temperature * functional.cross_entropy(logits, right)
+        right = torch.arange(len(q), device=q.device) + len(q) * vision_module("lightly.utils.dist").rank()
+        loss: Tensor = 2 * self.settings.temperature * functional.cross_entropy(logits, right)
+        return loss
 
     def after_step(self, step: int, steps: int) -> None:
         """The teacher follows, ever more slowly."""
