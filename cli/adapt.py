@@ -9,7 +9,19 @@ from typing import Annotated
 
 import typer
 
-from edgessl.cli.options import BundlePath, EngineName, Json, Overwrite, Precision, Samples, Seed, Split, Strict
+from edgessl.cli.options import (
+    BundlePath,
+    EngineName,
+    Json,
+    Overwrite,
+    Precision,
+    Samples,
+    Seed,
+    Series,
+    Split,
+    Strict,
+    parsed_series,
+)
 from edgessl.cli.output import progress, result, talk_about
 from edgessl.errors import InputError, UnknownNameError
 from edgessl.files import refuse_existing
@@ -34,6 +46,7 @@ def adapt(
     precision: Precision = "auto",
     batch: Annotated[int, typer.Option(help="Samples per observation.")] = 32,
     split: Split = "train",
+    series: Series = [],  # noqa: B006, typer reads it and nobody changes it
     seed: Seed = 0,
     strict: Strict = False,
     overwrite: Overwrite = False,
@@ -61,7 +74,7 @@ def adapt(
     from edgessl.sources import open_source
 
     with open_encoder(bundle, engine=engine, precision=precision) as encoder:
-        samples = open_source(source, split=split, strict=strict, spec=encoder.input)
+        samples = open_source(source, split=split, strict=strict, windowing=parsed_series(series), spec=encoder.input)
         with (
             encoder.learner(state, level=LEVELS.get(level, level), seed=seed) as learner,
             progress("adapt", len(samples)) as advance,

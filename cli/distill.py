@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, cast
 
 from edgessl.cli import training
-from edgessl.cli.options import Data, Json, Overwrite, Seed, Split, Strict
+from edgessl.cli.options import Data, Json, Overwrite, Seed, Series, Split, Strict, parsed_series
 from edgessl.cli.output import result
 from edgessl.errors import InputError
 from edgessl.files import refuse_existing
@@ -29,6 +29,7 @@ def distill(
     batch: training.Batch = None,
     lr: training.LearningRate = None,
     split: Split = "train",
+    series: Series = [],  # noqa: B006, typer reads it and nobody changes it
     settings: training.Settings = [],  # noqa: B006, typer reads it and nobody changes it
     seed: Seed = 0,
     accelerator: training.Accelerator = "auto",
@@ -80,7 +81,7 @@ def distill(
     training.tell_resume(output, resume)
     facts = train(
         teacher,
-        open_source(data, split=split, strict=strict, spec=spec),
+        open_source(data, split=split, strict=strict, windowing=parsed_series(series), spec=spec),
         encoder=encoder,
         output=output,
         run=run,

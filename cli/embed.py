@@ -7,7 +7,18 @@ from typing import Annotated
 
 import typer
 
-from edgessl.cli.options import BundlePath, EngineName, Json, Overwrite, Precision, Samples, Split, Strict
+from edgessl.cli.options import (
+    BundlePath,
+    EngineName,
+    Json,
+    Overwrite,
+    Precision,
+    Samples,
+    Series,
+    Split,
+    Strict,
+    parsed_series,
+)
 from edgessl.cli.output import progress, result, talk_about
 from edgessl.files import refuse_existing
 
@@ -22,6 +33,7 @@ def embed(
     precision: Precision = "auto",
     batch: Annotated[int, typer.Option(help="Samples per run.")] = 32,
     split: Split = "train",
+    series: Series = [],  # noqa: B006, typer reads it and nobody changes it
     strict: Strict = False,
     overwrite: Overwrite = False,
     as_json: Json = False,
@@ -37,7 +49,7 @@ def embed(
     from edgessl.sources import open_source
 
     with open_encoder(bundle, engine=engine, precision=precision) as encoder:
-        samples = open_source(source, split=split, strict=strict, spec=encoder.input)
+        samples = open_source(source, split=split, strict=strict, windowing=parsed_series(series), spec=encoder.input)
         with progress("embed", len(samples)) as advance:
             found = vectors_of(samples, quarantining(encoder), batch=batch, strict=strict, advance=advance)
         write_vectors(output, found, encoder.space_id, encoder.manifest.get("space_revision", 0))

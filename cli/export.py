@@ -8,7 +8,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from edgessl.cli import training
-from edgessl.cli.options import Json, Overwrite, Precision, Size, Split, Strict, parsed_settings, parsed_size
+from edgessl.cli.options import (
+    Json,
+    Overwrite,
+    Precision,
+    Series,
+    Size,
+    Split,
+    Strict,
+    parsed_series,
+    parsed_settings,
+    parsed_size,
+)
 from edgessl.cli.output import progress, result, table, talk, talk_skipped
 from edgessl.errors import InputError
 from edgessl.files import refuse_existing
@@ -52,6 +63,7 @@ def export(
     ] = "align",
     settings: training.Settings = [],  # noqa: B006, typer reads it and nobody changes it
     split: Split = "train",
+    series: Series = [],  # noqa: B006, typer reads it and nobody changes it
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would be written, and write nothing.")] = False,
     strict: Strict = False,
     overwrite: Overwrite = False,
@@ -98,7 +110,7 @@ def export(
         talk(f"{source} is untrained: its weights are random; give --weights FILE or --pretrained")
     if camera:
         encoder = _with_camera(loaded, camera, fit)
-    samples = open_source(calibrate, split=split, strict=strict, spec=encoder.input)
+    samples = open_source(calibrate, split=split, strict=strict, windowing=parsed_series(series), spec=encoder.input)
     if dry_run:
         plan = config.plan()
         about = {

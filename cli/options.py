@@ -5,13 +5,19 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from edgessl.errors import InputError
 
-_DATA = "Folder of images, .npz file, or demo:LAP (day, revisit, night, night_unseen)."
+if TYPE_CHECKING:
+    from edgessl.sources.windows import Windowing
+
+_DATA = (
+    "Folder of images, .npz file, recordings of sensors (.csv, .parquet, .hea, or a folder of them), image shards (.tar, a "
+    "folder of them, or shards:PATH/{000..015}.tar), or demo:LAP (day, revisit, night, night_unseen)."
+)
 Data = Annotated[str, typer.Argument(metavar="DATA", help=_DATA)]
 Samples = Annotated[str, typer.Argument(metavar="SOURCE", help=_DATA)]
 BundlePath = Annotated[Path, typer.Argument(metavar="BUNDLE", help="Folder NAME.edgessl written by `edgessl export`.")]
@@ -23,6 +29,15 @@ Size = Annotated[
     str, typer.Option(help="Frames are resized to this: 64, or 48x64 (height x width). Default: their own.")
 ]
 Split = Annotated[str, typer.Option(help="Part of an .npz file that has both: train or test.")]
+Series = Annotated[
+    list[str],
+    typer.Option(
+        "--series",
+        metavar="KEY=VALUE",
+        help="How recordings are cut, such as window=2.56s; also hop, rate_hz, channels=ax,ay, time=NAME:ms, label=NAME and "
+        "gap_s. What is left out comes from the encoder or the recordings; may be repeated.",
+    ),
+]
 EngineName = Annotated[str, typer.Option(help="What runs the graphs; `edgessl doctor` lists what is installed.")]
 Precision = Annotated[str, typer.Option(help="Of the graphs: auto, fp32, fp16 or int8.")]
 
@@ -41,7 +56,20 @@ def parsed_size(text: str, option: str = "--size") -> tuple[int, int] | None:
     return int(parts[0]), int(parts[-1])
 
 
-def parsed_settings(settings: Sequence[str]) -> dict[str, Any]:
+def parsed_series(settings: Sequence[str]) -> Windowing | None:
+    """`["window=2.56s", "rate_hz=50"]` -> how recordings are cut; None for no settings.
+
+    Raises:
+        InputError: There is no such setting, or it has no such value.
+    """
+    if not settings:
+        return None
+    from edgessl.sources.windows import Windowing
+
+    return Windowing.from_settings(parsed_settings(settings, "--series window=2.56s"))
+
+
+def parsed_settings(settings: Sequence[str], example: str = "--set temperature=0.2") -> dict[str, Any]:
     """`["depth=2", "views.flip=0"]` -> `{"depth": 2, "views": {"flip": 0}}`; values are JSON where they can be.
 
     Raises:
@@ -51,7 +79,7 @@ def parsed_settings(settings: Sequence[str]) -> dict[str, Any]:
     for setting in settings:
         key, equals, text = setting.partition("=")
         if not (key and equals):
-            raise InputError(f"{setting!r} is no setting; type --set KEY=VALUE, such as --set temperature=0.2")
+            raise InputError(f"{setting!r} is no setting; type {example.split()[0]} KEY=VALUE, such as {example}")
         *groups, name = key.split(".")
         inner = values
         for group in groups:

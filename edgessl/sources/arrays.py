@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +22,9 @@ class ArraySource:
         frames: `(n, *shape)`, checked by the caller against `spec`.
         spec: What one sample of `frames` is.
         names: One per sample.
-        labels: `(n,)` classes of the samples, of any integer values, for evaluation.
+        labels: `(n,)` classes of the samples, whole numbers or text of any values, for evaluation.
+        groups: `(n,)` who or what each sample was taken of, of any values.
+        skipped: What could not be made a sample.
         places: `(n, axes)` where each sample was taken, for evaluation.
         size: Height and width that images are resized to when they are read; their own when None.
     """
@@ -33,13 +36,17 @@ class ArraySource:
         spec: InputSpec,
         names: list[str],
         *,
-        labels: NDArray[np.integer] | None = None,
+        labels: NDArray[np.integer] | NDArray[np.str_] | None = None,
+        groups: NDArray[Any] | None = None,
+        skipped: Sequence[Skipped] = (),
         places: NDArray[np.float64] | None = None,
         size: tuple[int, int] | None = None,
     ) -> None:
         self.name = name
         self.names = names
         self.places = places
+        self.groups: NDArray[np.str_] | None = None if groups is None else groups.astype(str)
+        self._skipped = list(skipped)
         self._frames = frames
         self._stretch = size is not None and size != spec.shape[:2]
         self.spec = replace(spec, shape=(*size, *spec.shape[2:])) if size is not None else spec
@@ -51,8 +58,8 @@ class ArraySource:
 
     @property
     def skipped(self) -> list[Skipped]:
-        """Nothing: what is in memory can be read."""
-        return []
+        """What could not be made a sample; what is in memory can be read."""
+        return list(self._skipped)
 
     def __len__(self) -> int:
         return len(self._frames)

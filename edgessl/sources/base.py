@@ -47,6 +47,8 @@ class Source(Protocol):
         names: One per sample, readable or not, relative to the source, with forward slashes.
         labels: `(n,)` index into `classes` for each name, or None. For evaluation only.
         classes: Names of the labels; empty without labels.
+        groups: `(n,)` subject, speaker or file that each sample is of, as text, for splits that keep them apart; None
+            where it is not known.
     """
 
     name: str
@@ -54,6 +56,7 @@ class Source(Protocol):
     names: list[str]
     labels: Indices | None
     classes: list[str]
+    groups: NDArray[np.str_] | None
 
     @property
     def skipped(self) -> list[Skipped]:

@@ -47,6 +47,7 @@ class FolderSource:
             raise InputError(f"no image in {folder}; an image ends in one of {', '.join(sorted(SUFFIXES))}")
         self.spec: InputSpec = image_spec(*(self._first_size() if size is None else size))
         self.labels, self.classes = _labels(self.names)
+        self.groups: NDArray[np.str_] | None = None
 
     @property
     def skipped(self) -> list[Skipped]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -19,11 +20,11 @@ class UnreadableError(Exception):
     """An image cannot be read; the message is the reason. Never leaves this package."""
 
 
-def read_image(path: Path, size: tuple[int, int] | None) -> NDArray[np.uint8]:
+def read_image(path: Path | BytesIO, size: tuple[int, int] | None) -> NDArray[np.uint8]:
     """Decode, turn upright, convert to RGB and resize one image.
 
     Args:
-        path: The file.
+        path: The file, or what stands in it.
         size: Height and width, or None for the image's own.
 
     Returns:
@@ -33,9 +34,9 @@ def read_image(path: Path, size: tuple[int, int] | None) -> NDArray[np.uint8]:
         UnreadableError: It is no image, is damaged, or has more pixels than Pillow's limit against decompression bombs.
     """
     try:
-        if not path.is_file():  # a pipe would block, a broken link cannot be opened
+        if isinstance(path, Path) and not path.is_file():  # a pipe would block, a broken link cannot be opened
             raise UnreadableError("not a file, or a broken link")
-        if path.stat().st_size == 0:
+        if (path.stat().st_size if isinstance(path, Path) else path.getbuffer().nbytes) == 0:
             raise UnreadableError("empty file")
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
