@@ -44,7 +44,7 @@ vision_module("torchvision")  # lightning imports it through torchmetrics
 vision_module("lightning.pytorch")
 
 import lightning.pytorch as lightning  # noqa: E402
-from lightning.fabric.plugins.environments import LightningEnvironment  # noqa: E402
+from lightning.fabric.plugins.environments.lightning import LightningEnvironment  # noqa: E402
 from lightning.fabric.utilities.exceptions import MisconfigurationException  # noqa: E402
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger  # noqa: E402
 
@@ -206,8 +206,11 @@ def _trainer(run: Run, plan: Plan, folder: Path, guard: CollapseGuard) -> lightn
             raise InputError(
                 f"accelerator {run.accelerator!r} with devices {run.devices!r} cannot be used here: {error}"
             ) from error
-    if run.num_nodes > 1 and isinstance(trainer.strategy.cluster_environment, LightningEnvironment):
-        raise InputError(f"start the processes of {run.num_nodes} nodes with torchrun or SLURM: torchrun --nnodes ...")
+    if run.num_nodes > 1 and _starts_processes(trainer):
+        raise InputError(
+            f"{run.num_nodes} machines cannot start each other's processes; start the same command on each with "
+            f"torchrun --nnodes {run.num_nodes} --nproc-per-node DEVICES -m edgessl.cli.main ..., or with SLURM's srun"
+        )
     return trainer
 
 
@@ -216,11 +219,15 @@ def _meet(trainer: lightning.Trainer) -> None:
 
     Processes that Lightning starts are started later, by the first one.
     """
-    environment = getattr(trainer.strategy, "cluster_environment", None)
-    if trainer.world_size > 1 and not isinstance(environment, LightningEnvironment):
+    if trainer.world_size > 1 and not _starts_processes(trainer):
         with quiet():
             trainer.strategy.setup_environment()  # again in `fit`, where it finds its work done
         trainer.strategy.barrier()
+
+
+def _starts_processes(trainer: lightning.Trainer) -> bool:
+    """Whether Lightning starts the processes, and not torchrun or SLURM."""
+    return isinstance(getattr(trainer.strategy, "cluster_environment", None), LightningEnvironment)
 
 
 def _logger(run: Run, folder: Path, step: int) -> Any:

@@ -181,6 +181,8 @@ def test_the_default_batch_shrinks_to_the_data(fit: Fit) -> None:
         ({"workers": -1}, InputError),
         ({"precision": "8"}, UnknownNameError),
         ({"log": "cvs"}, UnknownNameError),
+        ({"num_nodes": 0}, InputError),
+        ({"strategy": "fsdp"}, UnknownNameError),
     ],
 )
 def test_settings_out_of_range(wrong: dict[str, Any], error: type[Exception]) -> None:
@@ -191,6 +193,17 @@ def test_settings_out_of_range(wrong: dict[str, Any], error: type[Exception]) ->
 def test_an_accelerator_that_is_not_there(fit: Fit) -> None:
     with pytest.raises(InputError, match="accelerator 'tpu'"):
         fit("out", accelerator="tpu")
+
+
+def test_several_machines_are_started_from_outside(fit: Fit, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="torchrun --nnodes 2"):
+        fit("out", accelerator="cpu", num_nodes=2)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_log_has_the_rows_that_were_asked_for(fit: Fit, tmp_path: Path) -> None:
+    fit("out", log_every=4)
+    assert [step for step, loss in _losses(tmp_path / "out").items() if loss] == [0, 4, 8, 12]
 
 
 @pytest.mark.parametrize("every", [1, 4, 100])
