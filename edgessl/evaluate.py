@@ -1,192 +1,182 @@
-"""How good embeddings are, always beside the same encoder untrained and beside raw pixels."""
+"""How good embeddings are, always beside the same encoder untrained and beside raw samples."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections import defaultdict
+from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch.nn import functional
 
-from edgessl.bundle import MANIFEST, open_bundle
-from edgessl.checkpoint import read_checkpoint
-from edgessl.encoders import EncoderModule, build_encoder
 from edgessl.errors import InputError
+from edgessl.evaluation.contenders import Contender, Contenders, Embed, contenders, module_embed, raw_pixels
+from edgessl.evaluation.layers import Layers
 from edgessl.evaluation.probes import linear_probe
-from edgessl.metrics import Vectors, knn_accuracy, rankme
-from edgessl.signals import InputSpec
+from edgessl.evaluation.results import Difference, Evaluation, Map, Row, difference_of, mean_of, row_of
+from edgessl.evaluation.splits import held_out
+from edgessl.evaluation.trial import Side, Trial
+from edgessl.metrics import Vectors
 from edgessl.sources import Source
-from edgessl.sources.base import Frames, Indices
-from edgessl.trainer import seeded
+from edgessl.sources.base import Indices
 
-#: frames `(batch, *shape)` -> vectors `(batch, dim)`
-Embed = Callable[[Frames], Vectors]
+__all__ = ["Difference", "Evaluation", "Row", "evaluate", "linear_probe", "module_embed", "raw_pixels"]
 
-RAW_PIXELS, RAW_PIXELS_A_SIDE = "raw pixels", 32
-RANKME_SAMPLES = 2048
+MAP_SAMPLES = 1000
 
-
-@dataclass(frozen=True, kw_only=True)
-class Row:
-    """The figures of one embedding.
-
-    Attributes:
-        name: The path of the checkpoint or bundle, `untrained NAME`, or `raw pixels` (mean removed).
-        dim: Width of the vectors.
-        knn: Accuracy of the weighted vote of 20 nearest neighbours; None without labels.
-        linear: Accuracy of a linear probe; None without labels.
-        rankme: Effective rank of the test vectors: how many directions they use.
-    """
-
-    name: str
-    dim: int
-    knn: float | None
-    linear: float | None
-    rankme: float
-
-    def to_json(self) -> dict[str, Any]:
-        """The fields as plain values."""
-        return asdict(self)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Evaluation:
-    """Rows of figures, and what must be said about them.
-
-    Attributes:
-        rows: The subjects, then the untrained encoders, then raw pixels.
-        bank, queries: Samples that neighbours and probe learn from, and samples they are tested on.
-        notes: Sentences for the reader.
-    """
-
-    rows: tuple[Row, ...]
-    bank: int
-    queries: int
-    notes: tuple[str, ...]
-
-    def to_json(self) -> dict[str, Any]:
-        """The fields as plain values."""
-        return asdict(self) | {"rows": [row.to_json() for row in self.rows], "notes": list(self.notes)}
+#: (name, seed of the weights): who is measured
+Key = tuple[str, int]
 
 
 def evaluate(
-    subjects: Sequence[Path], train: Source, test: Source | None = None, *, linear: bool = True, seed: int = 0
+    subjects: Sequence[Path],
+    train: Source,
+    test: Source | None = None,
+    *,
+    linear: bool = True,
+    few_labels: bool = False,
+    layers: bool = False,
+    corruptions: bool = False,
+    maps: bool = False,
+    by_group: bool = True,
+    seeds: int = 1,
+    seed: int = 0,
 ) -> Evaluation:
     """Embed samples with checkpoints and bundles, and compare with labels where there are any.
 
     Args:
-        subjects: Checkpoint or bundle folders, all for samples of this shape.
+        subjects: Checkpoint or bundle folders, all for samples of this shape; those that differ in nothing but the seed of
+            their training are summed up too.
         train: Bank of the nearest neighbours, and training samples of the linear probe.
         test: Samples to classify; without it a fifth of `train`, drawn by `seed`, is held out.
         linear: Fit the linear probe.
-        seed: Of the untrained weights and of the held-out fifth.
+        few_labels: Draw the curve over 1, 5 and 10 labels per class.
+        layers: Probe every stage of the checkpoints.
+        corruptions: Classify corrupted samples.
+        maps: Project the vectors to a plane, for `pictures`.
+        by_group: Where the source knows groups (subjects, speakers), hold out whole ones.
+        seeds: Repeats, each with other initial weights of the untrained encoders, other draws, views and corruptions, and
+            another held-out part.
+        seed: Of the first repeat. Untrained weights have the seed of the subject's training where that is known.
 
     Raises:
         InputError: The samples do not fit a subject, or the two sources differ in their classes.
         IntegrityError: A checkpoint or bundle is damaged.
+        MissingExtraError: scikit-learn is not installed.
     """
-    notes: list[str] = []
+    if seeds < 1:
+        raise InputError(f"seeds counts repeats, 1 or more, not {seeds}")
+    found = _Found()
     with ExitStack() as opened:
-        embedders = _embedders(subjects, train.spec, seed, opened, notes)
-        vectors, kept = _embed(embedders, train)
-        if test is None:
-            queries, kept_queries = vectors, kept
-            held_out = np.random.default_rng(seed).permutation(len(kept)) < len(kept) // 5
-            bank_rows, query_rows = np.flatnonzero(~held_out), np.flatnonzero(held_out)
-            notes.append("a fifth of the samples is held out; frames of one recording may lie on both sides")
-        else:
-            queries, kept_queries = _embed(embedders, test)
-            bank_rows, query_rows = np.arange(len(kept)), np.arange(len(kept_queries))
-    if min(len(bank_rows), len(query_rows)) < 2:
-        raise InputError(f"{train.name} has {len(kept)} samples that can be read, too few to evaluate on")
-    labels = _labels(train, kept, test or train, kept_queries)
-    if labels is None:
-        notes.append("there are no labels, so there is no accuracy; RankMe says how many directions the vectors use")
-    rows = []
-    for name in embedders:
-        bank, query = vectors[name][bank_rows], queries[name][query_rows]
-        if name == RAW_PIXELS:
-            # With their mean removed pixels are the stronger opponent: .42 instead of .33 on CIFAR-10.
-            bank, query = bank - bank.mean(0), query - bank.mean(0)
-        known = None if labels is None else (labels[0][bank_rows], labels[1][query_rows])
-        rows.append(
-            Row(
-                name=name,
-                dim=bank.shape[1],
-                knn=None if known is None else knn_accuracy(query, known[1], bank, known[0]),
-                linear=None if known is None or not linear else linear_probe(query, known[1], bank, known[0]),
-                rankme=rankme(query[:RANKME_SAMPLES]),
+        everyone = contenders(subjects, train.spec, seeds=seeds, seed=seed, opened=opened)
+        embedders = {_key(one): one.embed for one in (*everyone.subjects, *everyone.untrained.values(), everyone.raw)}
+        bank, kept = _embed(embedders, train)
+        queries, kept_queries = (bank, kept) if test is None else _embed(embedders, test)
+        labels = _labels(train, kept, test or train, kept_queries)
+        groups = _groups(train, kept) if by_group and test is None else None
+        for repeat in range(seeds):
+            rows = np.arange(len(kept)), np.arange(len(kept_queries))
+            if test is None:
+                out = held_out(len(kept), seed=seed + repeat, groups=groups)
+                rows = np.flatnonzero(~out), np.flatnonzero(out)
+            if min(len(rows[0]), len(rows[1])) < 2:
+                raise InputError(f"{train.name} has {len(kept)} samples that can be read, too few to evaluate on")
+            known = (None, None) if labels is None else (labels[0][rows[0]], labels[1][rows[1]])
+            trial = Trial(
+                Side(source=train, indices=kept[rows[0]], labels=known[0]),
+                Side(source=test or train, indices=kept_queries[rows[1]], labels=known[1]),
+                seed=seed + repeat,
+                corrupt=corruptions,
             )
+            for contender in _taking_part(everyone, repeat):
+                key = _key(contender)
+                pair = bank[key][rows[0]], queries[key][rows[1]]
+                same = key, repeat if test is None else 0  # with a test set nothing else changes between repeats
+                if same not in found.steady:
+                    found.steady[same] = trial.steady(contender, *pair, linear=linear)
+                found.figures[key][repeat] = found.steady[same] | trial.drawn(contender, *pair, few=few_labels)
+                found.dims[key] = pair[0].shape[1]
+                if layers and contender.name not in found.layers:
+                    found.layers[contender.name] = trial.layers(contender)
+                if maps and contender.name not in found.maps:
+                    found.maps[contender.name] = _map(contender.name, pair[1], known[1])
+            found.sizes.append((len(rows[0]), len(rows[1])))
+    notes = [*everyone.notes, *_notes(train, test, groups, seeds, labelled=labels is not None)]
+    if layers and any(found.layers.get(one.name) is None for one in everyone.subjects):
+        notes.append("layers are probed in checkpoints with labels only; a bundle's graph cannot be looked into")
+    return found.summed(everyone, seeds, tuple(notes), tuple(train.classes) if labels is not None else ())
+
+
+class _Found:
+    """What the repeats have measured so far, by contender and repeat."""
+
+    def __init__(self) -> None:
+        self.steady: dict[tuple[Key, int], dict[str, float]] = {}
+        self.figures: dict[Key, dict[int, dict[str, float]]] = defaultdict(dict)
+        self.dims: dict[Key, int] = {}
+        self.layers: dict[str, Layers | None] = {}
+        self.maps: dict[str, Map] = {}
+        self.sizes: list[tuple[int, int]] = []
+
+    def summed(self, everyone: Contenders, seeds: int, notes: tuple[str, ...], classes: tuple[str, ...]) -> Evaluation:
+        """Means over the repeats; untrained encoders of one architecture, whatever their seed, are one row."""
+        together: dict[str, list[Contender]] = defaultdict(list)
+        for one in (*everyone.subjects, *everyone.untrained.values(), everyone.raw):
+            together[one.name].append(one)
+        rows = []
+        for name, each in together.items():
+            runs = [run for one in each for run in self.figures[_key(one)].values()]
+            rows.append(row_of(name, self.dims[_key(each[0])], runs, self.layers.get(name)))
+        families: dict[str, list[Contender]] = defaultdict(list)
+        for one in everyone.subjects:
+            families[one.family].append(one)
+        means, differences = [], []
+        for family, each in families.items():
+            if len(each) > 1:
+                runs = [mean_of(self.figures[_key(one)].values()) for one in each]
+                means.append(row_of(f"mean of {len(each)}: {family}", self.dims[_key(each[0])], runs))
+            pairs = [
+                (self.figures[_key(one)][repeat], self.figures[_key(rival)][repeat])
+                for one in each
+                for repeat in range(seeds)
+                if (rival := everyone.rival(one, repeat)) is not None
+            ]
+            if pairs and classes:
+                differences.append(difference_of(family, pairs))
+        return Evaluation(
+            rows=tuple(rows),
+            means=tuple(means),
+            differences=tuple(differences),
+            bank=self.sizes[0][0],
+            queries=self.sizes[0][1],
+            classes=classes,
+            notes=notes,
+            maps=tuple(self.maps.values()),
         )
-    for source in [train] if test is None else [train, test]:
-        notes += [f"{len(source.skipped)} unreadable samples of {source.name} are left out"] * bool(source.skipped)
-    return Evaluation(rows=tuple(rows), bank=len(bank_rows), queries=len(query_rows), notes=tuple(notes))
 
 
-def raw_pixels(frames: Frames) -> Vectors:
-    """Frames as vectors, at most 32 pixels a side (averaged), values in 0..1."""
-    images = torch.from_numpy(np.ascontiguousarray(frames)).permute(0, 3, 1, 2).float() / 255
-    sides = [min(side, RAW_PIXELS_A_SIDE) for side in images.shape[2:]]
-    return np.asarray(functional.interpolate(images, sides, mode="area").flatten(1).numpy(), np.float32)
+def _key(contender: Contender) -> Key:
+    return contender.name, contender.seed
 
 
-def module_embed(encoder: EncoderModule) -> Embed:
-    """The encoder, in eval mode and where the fastest device is, on numpy frames."""
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    encoder.eval().to(device)
-
-    @torch.inference_mode()
-    def embed(frames: Frames) -> Vectors:
-        checked = encoder.input.check(frames)
-        return np.asarray(encoder(torch.from_numpy(checked).to(device)).float().cpu().numpy(), np.float32)
-
-    return embed
+def _taking_part(everyone: Contenders, repeat: int) -> list[Contender]:
+    """Subjects, each once with its own initial weights, or those of a later repeat, untrained; and raw samples."""
+    rivals = {(rival.name, rival.seed): rival for one in everyone.subjects if (rival := everyone.rival(one, repeat))}
+    return [*everyone.subjects, *rivals.values(), everyone.raw]
 
 
-def _embedders(
-    subjects: Sequence[Path], spec: InputSpec, seed: int, opened: ExitStack, notes: list[str]
-) -> dict[str, Embed]:
-    found: dict[str, Embed] = {}
-    untrained: dict[str, Embed] = {}
-    for subject in subjects:
-        if (subject / MANIFEST).is_file():
-            from edgessl.runtimes.encoder import open_encoder
-
-            runtime = opened.enter_context(open_encoder(subject))
-            found[str(subject)] = runtime.embed
-            made: Any = open_bundle(subject, verify=False).manifest.get("encoder", {})
-        else:
-            encoder, facts = read_checkpoint(subject)
-            found[str(subject)] = module_embed(encoder)
-            made = facts["encoder"]
-        if not isinstance(made, dict) or "name" not in made:
-            notes.append(f"{subject} does not say which encoder it holds, so there is no untrained row for it")
-            continue
-        options = {key: value for key, value in made.get("options", {}).items() if key != "pretrained"}
-        with seeded(seed):
-            fresh = build_encoder(made["name"], spec, **options)
-        told = f"untrained {made['name']}" + (f" {options}" if options else "")
-        untrained[told] = module_embed(fresh)
-    pixels = {RAW_PIXELS: raw_pixels} if spec.kind == "image" else {}
-    return {**found, **untrained, **pixels}
-
-
-def _embed(embedders: dict[str, Embed], source: Source) -> tuple[dict[str, Vectors], Indices]:
+def _embed(embedders: dict[Key, Embed], source: Source) -> tuple[dict[Key, Vectors], Indices]:
     """Vectors of every readable sample by every embedder, in one pass, and the samples' indices."""
-    vectors: dict[str, list[Vectors]] = {name: [] for name in embedders}
+    vectors: dict[Key, list[Vectors]] = {key: [] for key in embedders}
     kept: list[Indices] = []
     for batch in source.batches(256):
         kept.append(batch.indices)
-        for name, embed in embedders.items():
-            vectors[name].append(embed(batch.frames))
+        for key, embed in embedders.items():
+            vectors[key].append(embed(batch.frames))
     if not kept:
         raise InputError(f"no sample of {source.name} can be read")
-    return {name: np.concatenate(parts) for name, parts in vectors.items()}, np.concatenate(kept)
+    return {key: np.concatenate(parts) for key, parts in vectors.items()}, np.concatenate(kept)
 
 
 def _labels(
@@ -200,3 +190,43 @@ def _labels(
         raise InputError(f"{test.name} has classes that {train.name} lacks: {', '.join(strange[:5])}")
     place = np.array([train.classes.index(name) for name in test.classes])
     return train.labels[kept], place[test.labels[kept_queries]]
+
+
+def _groups(source: Source, kept: Indices) -> NDArray[np.str_] | None:
+    groups = getattr(source, "groups", None)
+    return None if groups is None else np.asarray(groups)[kept]
+
+
+def _map(name: str, vectors: Vectors, labels: NDArray[np.int64] | None) -> Map:
+    """The plane of the two widest directions (principal components) of up to 1000 vectors, drawn."""
+    drawn = np.random.default_rng(0).permutation(len(vectors))[:MAP_SAMPLES]
+    centred = vectors[drawn] - vectors[drawn].mean(0)
+    _, _, axes = np.linalg.svd(centred, full_matrices=False)
+    return Map(name=name, points=centred @ axes[:2].T, labels=None if labels is None else labels[drawn])
+
+
+def _notes(
+    train: Source, test: Source | None, groups: NDArray[np.str_] | None, seeds: int, *, labelled: bool
+) -> list[str]:
+    notes = []
+    if test is None and groups is not None:
+        notes.append(f"a fifth of the samples is held out, whole groups of {len(np.unique(groups))}")
+    elif test is None:
+        notes.append("a fifth of the samples is held out; frames of one recording may lie on both sides")
+    elif test is not None and len(both := _in_both(train, test)):
+        notes.append(f"{len(both)} groups have samples on both sides, such as {both[0]}")
+    if not labelled:
+        notes.append("there are no labels, so there is no accuracy; RankMe says how many directions the vectors use")
+    if seeds > 1:
+        notes.append(
+            f"means and standard deviations are over {seeds} repeats; rows of untrained encoders over all weights"
+        )
+    for source in [train] if test is None else [train, test]:
+        notes += [f"{len(source.skipped)} unreadable samples of {source.name} are left out"] * bool(source.skipped)
+    return notes
+
+
+def _in_both(train: Source, test: Source) -> NDArray[np.str_]:
+    """Groups that have samples in both sources; none where a source does not know its groups."""
+    one, other = (_groups(source, np.arange(len(source))) for source in (train, test))
+    return np.array([], str) if one is None or other is None else np.intersect1d(one, other)
