@@ -56,7 +56,7 @@ class BioPM(Recipe):
     """
 
     config = BioPMConfig
-    defaults = Defaults(lr=1e-3, weight_decay=0.05, batch=128)
+    defaults = Defaults(lr=3e-3, weight_decay=1e-3, batch=128)
     usual_views = PLAIN_VIEWS
 
     def __init__(self, encoder: EncoderModule, config: BioPMConfig) -> None:

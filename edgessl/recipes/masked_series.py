@@ -42,7 +42,7 @@ class MaskedSeries(Recipe):
     """
 
     config = MaskedSeriesConfig
-    defaults = Defaults(lr=1e-3, weight_decay=0.05, batch=128)
+    defaults = Defaults(lr=3e-3, weight_decay=1e-3, batch=128)
     usual_views = PLAIN_VIEWS
 
     def __init__(self, encoder: EncoderModule, config: MaskedSeriesConfig) -> None:
