@@ -101,7 +101,7 @@ def _seconds(column: NDArray[Any], unit: str, where: str, name: str) -> NDArray[
             f"{where} has steps of {np.median(steps):g} and no unit in its name; type --series time={name}:ms, or s, us, ns"
         )
     first = column[np.isfinite(column)][:1].sum()
-    return (column - first) * _UNITS[unit or "s"]
+    return np.asarray((column - first) * _UNITS[unit or "s"], np.float64)
 
 
 def _channels(columns: Columns, taken: set[str], windowing: Windowing, path: Path) -> list[str]:
