@@ -1,8 +1,11 @@
 """The loop that `pretrain` and `distill` share: Lightning's Trainer around a recipe, made to resume to the bit.
 
-Whatever is random in a step is a function of (seed, step): which samples it takes, their views, and the global
+Whatever is random in a step is a function of (seed, step), on one device: which samples it takes, their views, and the global
 generator that dropout draws from. The state is kept at the end of every `save_every` steps, where Lightning has an
 epoch's end; a run that goes on from it takes the same steps as one that never stopped.
+
+On several devices each process takes its part of every batch and draws its own views and dropout, from (seed, step, rank):
+the same views give the same losses on one device and on two, the same seed does not.
 """
 
 from __future__ import annotations
@@ -26,7 +29,7 @@ import torch
 from torch.utils.data import DataLoader
 
 import edgessl
-from edgessl.blocks.gather import norms_across
+from edgessl.blocks.gather import norms_across, united
 from edgessl.checkpoint import write_checkpoint
 from edgessl.collapse import CollapseGuard
 from edgessl.data.frames import FrameBatches, as_it_is
@@ -139,7 +142,7 @@ def train(recipe: Recipe, source: Source, *, output: Path, run: Run, facts: dict
         **facts,
         **asdict(plan),
         "passes": round(plan.steps / schedule.steps_per_pass, 2),
-        "data": data | _skipped_facts(module.skipped),
+        "data": data | _skipped_facts(united(module.skipped)),
         "loss": module.last_terms,
         "figures": asdict(guard.last) if guard.last else {},
         "seconds": round(time.monotonic() - started, 1),

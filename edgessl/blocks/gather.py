@@ -46,6 +46,15 @@ def averaged(values: Tensor) -> Tensor:
     return mean
 
 
+def united(found: dict[str, str]) -> dict[str, str]:
+    """What all processes found, by name."""
+    if world_size() == 1:
+        return found
+    parts: list[dict[str, str]] = [{} for _ in range(world_size())]
+    distributed.all_gather_object(parts, found)
+    return {name: reason for part in parts for name, reason in part.items()}
+
+
 def norms_across(module: nn.Module, device: str) -> None:
     """Make every batch norm of `module` take its statistics from the whole batch, in place; names of weights stay.
 

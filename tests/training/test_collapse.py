@@ -100,6 +100,7 @@ def test_a_training_that_collapses_stops_and_says_why(tmp_path: Path) -> None:
     assert float(rows[-1]["spread"]) < 0.02 < float(rows[0]["spread"])
 
 
+@pytest.mark.slow
 def test_a_collapsed_training_can_go_on_where_it_stood(tmp_path: Path) -> None:
     whole = _train(tmp_path / "whole", guard=False)
     with pytest.raises(CollapseError):
@@ -189,6 +190,7 @@ def test_patience_survives_a_stop() -> None:
         second.judge(120, _seen(0.001))
 
 
+@pytest.mark.slow
 def test_it_looks_about_fifty_times(tmp_path: Path) -> None:
     _train(tmp_path / "out", "simclr", steps=101, log_every=1, save_every=101, guard=False)
     assert [int(row["step"]) for row in _rows(tmp_path / "out")] == [*range(0, 101, 3), 100]

@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import Tensor, distributed, multiprocessing, nn
 
-from edgessl.blocks.gather import AcrossBatchNorm, averaged, gathered, norms_across
+from edgessl.blocks.gather import AcrossBatchNorm, averaged, gathered, norms_across, united
 from edgessl.checkpoint import read_checkpoint
 from edgessl.encoders import build_encoder
 from edgessl.errors import InputError
@@ -30,8 +30,9 @@ def _worker(rank: int, folder: str) -> None:
     os.environ["GLOO_SOCKET_IFNAME"] = "lo"
     distributed.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=WORLD)
     try:
-        found = {name: _part(name, rank) for name in NAMES}
-        torch.save(found | {"norms": _norms(rank)}, f"{folder}/{rank}.pt")
+        found: dict[str, Any] = {name: _part(name, rank) for name in NAMES}
+        found |= {"norms": _norms(rank), "united": united({"both": "why", f"of {rank}": "why"})}
+        torch.save(found, f"{folder}/{rank}.pt")
     finally:
         distributed.destroy_process_group()
 
@@ -137,10 +138,16 @@ def test_a_norm_across_processes_is_torchs_on_the_whole_batch(parts: Any) -> Non
             torch.testing.assert_close(part[key], rows, rtol=1e-9, atol=1e-12)
 
 
+@pytest.mark.slow
+def test_what_one_process_found_all_know(parts: Any) -> None:
+    assert all(part["united"] == dict.fromkeys(("both", "of 0", "of 1"), "why") for part in parts)
+
+
 def test_one_process_changes_nothing() -> None:
     rows = torch.rand(5, 3)
     assert gathered(rows) is rows
     assert averaged(rows) is rows
+    assert united({"a": "b"}) == {"a": "b"}
     torch.manual_seed(0)
     plain, across = nn.BatchNorm2d(3), nn.Sequential(nn.BatchNorm2d(3))
     norms_across(across, "cpu")
