@@ -20,13 +20,12 @@ class TS2VecConfig:
     """Settings of TS2Vec.
 
     Attributes:
-        hidden: Probability that a step of a view is hidden; 0.5 in the paper, section 3.2, less here, since steps are hidden
-            before the first convolution.
+        hidden: Probability that a step of a view is hidden; the paper's, section 3.2.
         instance: Share of the instance-wise contrast, against other windows at the same step; the rest is temporal,
             against other steps of the same window. The paper weighs both alike, eq. 3.
     """
 
-    hidden: float = 0.3
+    hidden: float = 0.5
     instance: float = 0.5
 
     def __post_init__(self) -> None:
