@@ -75,7 +75,7 @@ def dropped_series(series: NDArray[np.float32], rng: np.random.Generator) -> NDA
     """One channel of each window says nothing: it stays at its mean over all windows."""
     windows = np.arange(len(series))
     channel = rng.integers(0, series.shape[1], len(series))
-    left = series.copy()
+    left: NDArray[np.float32] = series.copy()
     left[windows, channel] = series.mean((0, 2))[channel][:, None]
     return left
 

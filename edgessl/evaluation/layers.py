@@ -72,9 +72,10 @@ def gated_probe(
     Convex gated probing, after the idea of the method of that name: layers are mixed by weights that a softmax makes
     positive with sum 1, learned with the classifier. The rest is ours: vectors are pooled and standardised, each stage has
     a linear map of its own, since stages differ in width, and the logits are mixed, where the original mixes tokens and
-    asks prototypes. The maps have the linear probe's L2 penalty, without which a map could make up for any gate.
+    asks prototypes. The maps have the linear probe's L2 penalty, in proportion to their gates: then the loss is convex in
+    the gates and the gated maps together, which it would not be with the plain penalty, and one gate would take all.
 
-        logits = sum_l softmax(a)_l W_l x_l + b,  loss = cross entropy + sum_l |W_l|^2 / (2 C n)
+        logits = sum_l softmax(a)_l W_l x_l + b,  loss = cross entropy + sum_l softmax(a)_l |W_l|^2 / (2 C n)
 
     Args:
         bank, bank_labels: One `(n, width)` per stage, last the pool's; classes `(n,)`.
@@ -97,7 +98,8 @@ def gated_probe(
 
     def closure() -> Tensor:
         optimizer.zero_grad()
-        penalty = torch.stack([(each**2).sum() for each in maps]).sum() / (2 * PROBE_C * len(target))
+        sizes = torch.stack([(each**2).sum() for each in maps])
+        penalty = (gates.softmax(0) * sizes).sum() / (2 * PROBE_C * len(target))
         loss = functional.cross_entropy(logits(known), target) + penalty
         loss.backward()  # type: ignore[no-untyped-call]  # torch forgot to annotate it
         return loss
