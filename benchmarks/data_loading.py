@@ -51,7 +51,7 @@ def images_per_second(source: Source, *, batch: int, steps: int, workers: int | 
     batches = iter(loader)
     next(batches)
     started = time.perf_counter()
-    count = sum(len(images) for images, _ in batches)
+    count = sum(len(images) for images, *_ in batches)
     return count / (time.perf_counter() - started)
 
 

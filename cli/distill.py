@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, cast
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, cast
+
+import typer
 
 from edgessl.cli import training
 from edgessl.cli.options import Data, Json, Overwrite, Seed, Series, Split, Strict, parsed_series
@@ -13,6 +16,17 @@ from edgessl.files import refuse_existing
 if TYPE_CHECKING:
     from edgessl.trainer import Precision as TorchPrecision
 
+MoreTeachers = Annotated[
+    list[Path],
+    typer.Option("--teacher", metavar="CHECKPOINT", help="A further teacher of the same samples; may be repeated."),
+]
+Cache = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FOLDER", help="Ask the teachers once about each sample, and keep their vectors here; for clean=true."
+    ),
+]
+
 EXAMPLE = "edgessl distill runs/a frames/ --encoder mobilenetv4_conv_small --steps 500 -o runs/b"
 
 
@@ -21,6 +35,8 @@ def distill(
     data: Data,
     encoder: training.EncoderName,
     output: training.Output,
+    more_teachers: MoreTeachers = [],  # noqa: B006, typer reads it and nobody changes it
+    cache: Cache = None,
     init: training.Init = None,
     int8: training.Int8 = False,
     placement: training.Placement = "auto",
@@ -49,7 +65,8 @@ def distill(
     Where a student's int8 graph is too far from its float one: edgessl distill runs/b frames/ --encoder same --int8
     --steps 300 -o runs/b8
 
-    Settings: --set relations=1 is the distillation's, --set encoder.dim=64 is the student's.
+    Settings: --set relations=1 is the distillation's, --set encoder.dim=64 is the student's. With --set clean=true the
+    teachers see the samples themselves and the student views of them; --cache then saves asking them again.
     """
     refuse_existing(output, overwrite=overwrite)
     if placement != "auto" and not int8:
@@ -89,6 +106,8 @@ def distill(
         config=settings_of(DistillationConfig, "distillation", options),
         start=init,
         placement=placement if int8 else None,
+        more_teachers=more_teachers,
+        cache=cache,
     )
     training.talk_about_skipped(facts)
     result({"output": str(output), **facts}, training.trained_text(facts, output), as_json=as_json)

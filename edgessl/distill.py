@@ -6,132 +6,27 @@ learns, for a student whose int8 graph, calibrated only, is too far from its flo
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
-from torch.nn import functional
+from torch import Tensor
 
 from edgessl.blocks.fakequant import FakeQuantized
-from edgessl.blocks.views import USUAL_VIEWS, ViewConfig
+from edgessl.blocks.views import USUAL_VIEWS
 from edgessl.checkpoint import read_checkpoint
+from edgessl.distillation.cache import kept_vectors
+from edgessl.distillation.method import Distillation, DistillationConfig, RoundedDistillation
+from edgessl.distillation.objectives import relations
 from edgessl.encoders import EncoderModule, build_encoder
 from edgessl.errors import InputError
-from edgessl.recipes import Defaults, Recipe, Terms, Views
 from edgessl.sources import Source
 from edgessl.trainer import Run, seeded, train
 
-
-@dataclass(frozen=True, kw_only=True)
-class DistillationConfig:
-    """Settings of the distillation.
-
-    Attributes:
-        relations: Weight of the term that compares similarities between samples; 0 leaves it out.
-        temperature: Of these similarities.
-        views: What teacher and student look at; None for what is usual. The same view goes to both, so strong views
-            teach the student the teacher's answer to darkness and noise, too.
-    """
-
-    relations: float = 0.0
-    temperature: float = 0.1
-    views: ViewConfig | None = None
-
-    def __post_init__(self) -> None:
-        if self.relations < 0:
-            raise InputError(f"relations is a weight, 0 or more, not {self.relations}")
-        if not self.temperature > 0:
-            raise InputError(f"temperature must be positive, not {self.temperature}")
-
-
-class Distillation(Recipe):
-    """The student's vector is drawn to its teacher's, on the same view.
-
-    With widths alike the student's own vector is compared, so that both share one space. Where they differ, a linear
-    layer, thrown away afterwards, stands between. The relations term compares the two distributions of each sample's
-    similarity to the others, as SEED does (Fang et al. 2021, arXiv:2101.04731), with the batch in place of its queue.
-    """
-
-    config = DistillationConfig
-    defaults = Defaults(lr=2e-3, weight_decay=1e-4, batch=128)
-
-    def __init__(self, encoder: EncoderModule, teacher: EncoderModule, config: DistillationConfig) -> None:
-        super().__init__(encoder, config)
-        self.project: nn.Module = nn.Identity() if encoder.dim == teacher.dim else nn.Linear(encoder.dim, teacher.dim)
-        # In a tuple it is no submodule: it is not trained, not put into training mode, and not kept in each state.
-        self._teacher = (teacher.eval().requires_grad_(False),)
-
-    def views(self, images: Tensor, generator: torch.Generator) -> Views:
-        """One view of each image, for both."""
-        return Views((self.view(images, generator),))
-
-    def forward(self, batch: Views) -> Terms:
-        """`cosine`: 1 - cosine with the teacher; `relations`: see above."""
-        (view,) = batch.views
-        target = self.target(view)  # (batch, teacher dim)
-        features = self.student(view)  # (batch, dim)
-        terms = {"cosine": (1 - functional.cosine_similarity(self.project(features), target, dim=1)).mean()}
-        if self.settings.relations:
-            terms["relations"] = self.settings.relations * relations(features, target, self.settings.temperature)
-        return terms
-
-    def student(self, view: Tensor) -> Tensor:
-        """The student's features `(batch, dim)`."""
-        return self.encoder.features(view)
-
-    @torch.no_grad()
-    def target(self, view: Tensor) -> Tensor:
-        """The teacher's unit vectors `(batch, teacher dim)`."""
-        (teacher,) = self._teacher
-        return functional.normalize(teacher.to(view.device).features(view), dim=1)
-
-
-class RoundedDistillation(Distillation):
-    """The same, with the student's weights and activations rounded as in its int8 graph.
-
-    It goes on from a student that was trained in float, whose batch norms and dropout stay as in use.
-    """
-
-    # A tenth of what it takes to learn from the beginning: the float student is a small step away.
-    defaults = Defaults(lr=2e-4, weight_decay=1e-4, batch=64)
-
-    def __init__(
-        self, encoder: EncoderModule, teacher: EncoderModule, config: DistillationConfig, rounded: FakeQuantized
-    ) -> None:
-        super().__init__(encoder, teacher, config)
-        self.rounded = rounded
-
-    def train(self, mode: bool = True) -> RoundedDistillation:
-        """The encoder stays in eval mode: its batch norms are folded."""
-        super().train(mode)
-        self.encoder.eval()
-        return self
-
-    def student(self, view: Tensor) -> Tensor:
-        """As the int8 graph gives them."""
-        return torch.as_tensor(self.rounded(view))
-
-    def ranges(self) -> dict[str, tuple[float, float]]:
-        """As learned."""
-        return self.rounded.ranges()
-
-
-def relations(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
-    """Divergence between the similarities of each sample to all others, as student and teacher see them.
-
-    Args:
-        student: `(batch, dim)`.
-        teacher: `(batch, teacher dim)`.
-        temperature: Cosines are divided by it before the softmax over the batch.
-    """
-    a, b = functional.normalize(student, dim=1), functional.normalize(teacher, dim=1)
-    itself = torch.eye(len(a), dtype=torch.bool, device=a.device)
-    logits, targets = ((unit @ unit.T / temperature).masked_fill(itself, -1e4) for unit in (a, b))
-    return functional.kl_div(logits.log_softmax(1), targets.log_softmax(1), log_target=True, reduction="batchmean")
+__all__ = ["Distillation", "DistillationConfig", "RoundedDistillation", "distill", "relations"]
 
 
 def distill(
@@ -145,8 +40,10 @@ def distill(
     config: DistillationConfig | None = None,
     start: Path | None = None,
     placement: str | None = None,
+    more_teachers: Sequence[Path] = (),
+    cache: Path | None = None,
 ) -> dict[str, Any]:
-    """Train a student to give its teacher's vectors.
+    """Train a student to give the vectors of its teacher, or of several.
 
     Args:
         teacher: Checkpoint folder.
@@ -159,24 +56,23 @@ def distill(
         config: Views and loss.
         start: Checkpoint that the student begins with; for `same`, the teacher when None.
         placement: Round the student as its int8 graph will be: a name from `blocks.fakequant.PLACEMENTS`, or `auto`.
+        more_teachers: Checkpoint folders of further teachers; the terms are means over all.
+        cache: Folder to keep the teachers' vectors of the samples in, for `config.clean`; see `distillation.cache`.
 
     Returns:
         The facts in `encoder.json`.
 
     Raises:
-        CheckpointError: The teacher or `start` is missing or damaged.
+        CheckpointError: A teacher, `start` or what is in the cache is missing or damaged.
         InputError: The samples have another shape than the teacher's, the settings contradict each other, or see
             `edgessl.trainer.train`.
         Interrupted: The user stopped it; the message says how to resume.
     """
     run, config = run or Run(), config or DistillationConfig()
     config = replace(config, views=config.views or USUAL_VIEWS[source.spec.kind])
-    master, parent = read_checkpoint(teacher)
-    if master.input != source.spec:
-        raise InputError(
-            f"{source.name} has {source.spec.dtype} samples {source.spec.shape}; the teacher in {teacher} takes "
-            f"{master.input.dtype} {master.input.shape}"
-        )
+    if cache is not None and not config.clean:
+        raise InputError("what teachers say of random views cannot be kept; add --set clean=true, or leave --cache out")
+    masters, parents = _teachers([teacher, *more_teachers], source)
     if start is None and encoder == "same":
         start = teacher
     if placement is not None:
@@ -187,26 +83,47 @@ def distill(
             student = build_encoder(encoder, source.spec, **dict(encoder_options or {}))
         else:
             student, begun = _begun(start, encoder, source, encoder_options)
-        method = Distillation(student, master, config)
+        kept = None if cache is None else _kept(cache, masters, parents, source)
+        method = Distillation(student, masters, config, kept)
         if placement is not None:
             rounded = FakeQuantized(student.eval(), placement, _real_images(student, source))
-            method = RoundedDistillation(student, master, config, rounded)
+            method = RoundedDistillation(student, masters, config, rounded, kept)
             begun["quantization"] = {"placement": rounded.placement}
     facts = {
         "made_by": "distill",
         "recipe": "distill",
         "config": asdict(config),
         "architecture": {"name": student.name, "options": student.options},
-        "parent": {
-            "path": str(teacher),
-            "encoder": parent["encoder"],
-            "weights_sha256": parent["weights_sha256"],
-            "recipe": parent.get("recipe"),
-        },
-        "shares_space": student.dim == master.dim,
+        "parent": parents[0],
+        **({"more_teachers": parents[1:]} if more_teachers else {}),
+        "shares_space": method.shares_space,
         **begun,
     }
     return train(method, source, output=output, run=run, facts=facts)
+
+
+def _teachers(folders: Sequence[Path], source: Source) -> tuple[dict[str, EncoderModule], list[dict[str, Any]]]:
+    """Teachers by the names of their folders, and where they come from."""
+    masters: dict[str, EncoderModule] = {}
+    parents = []
+    for folder in folders:
+        master, facts = read_checkpoint(folder)
+        if master.input != source.spec:
+            raise InputError(
+                f"{source.name} has {source.spec.dtype} samples {source.spec.shape}; the teacher in {folder} takes "
+                f"{master.input.dtype} {master.input.shape}"
+            )
+        name = folder.resolve().name
+        masters[f"{name}{len(masters) + 1}" if name in masters else name] = master
+        told = {name: facts[name] for name in ("encoder", "weights_sha256")}
+        parents.append({"path": str(folder), **told, "recipe": facts.get("recipe")})
+    return masters, parents
+
+
+def _kept(cache: Path, masters: Mapping[str, EncoderModule], parents: list[dict[str, Any]], source: Source) -> Tensor:
+    pairs = zip(masters.values(), parents, strict=True)
+    parts = [kept_vectors(cache, master, parent["weights_sha256"], source) for master, parent in pairs]
+    return parts[0] if len(parts) == 1 else torch.cat(parts, 1)  # one alone stays on disk
 
 
 def _begun(

@@ -92,14 +92,14 @@ class TrainingModule(LightningModule):
 
     def training_step(self, batch: FrameBatch, batch_idx: int) -> Tensor:
         """The loss of the batch of step `global_step`; of this process's part, where there are several."""
-        frames, skipped = batch
+        frames, skipped, places = batch
         self.skipped.update(skipped)
         step = self.global_step
         seed = _seed(self._plan.seed, step, self.global_rank)
         torch.manual_seed(seed)  # dropout and drop path draw from the global generator
         with torch.no_grad(), torch.autocast(self.device.type, enabled=False):
             images = self.recipe.encoder.prepare(frames)
-            views = self.recipe.views(images, torch.Generator(images.device).manual_seed(seed))
+            views = self.recipe.views_at(places, images, torch.Generator(images.device).manual_seed(seed))
         terms: dict[str, Tensor] = self.recipe(views)
         loss = torch.stack(list(terms.values())).sum()
         # Of the whole batch: so every process stops where one has to, and none waits for it for ever.

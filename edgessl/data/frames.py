@@ -17,8 +17,9 @@ from edgessl.sources.base import Indices
 #: Below this a source is kept in memory as one array.
 MEMORY_LIMIT_BYTES = 1 << 30
 
-#: One batch: samples `(batch, *shape)`, and what could not be read, as (name, reason).
-FrameBatch = tuple[Tensor, list[tuple[str, str]]]
+#: One batch: samples `(batch, *shape)`, what could not be read, as (name, reason), and the places `(batch,)` of the samples in
+#: the source.
+FrameBatch = tuple[Tensor, list[tuple[str, str]], Tensor]
 
 
 class FrameBatches(Dataset[FrameBatch]):
@@ -43,10 +44,11 @@ class FrameBatches(Dataset[FrameBatch]):
         size_bytes = len(source) * math.prod(source.spec.shape) * np.dtype(source.spec.dtype).itemsize
         self.in_memory = size_bytes <= memory_limit_bytes
         if self.in_memory:
-            parts = [batch.frames for batch in source.batches(256)]
+            parts = list(source.batches(256))
             if not parts:
                 raise InputError(f"no sample of {source.name} can be read; the first: {_why(source)}")
-            self._frames = torch.from_numpy(np.concatenate(parts))
+            self._frames = torch.from_numpy(np.concatenate([batch.frames for batch in parts]))
+            self._places = torch.from_numpy(np.concatenate([batch.indices for batch in parts]))
             self.skipped = [(skipped.name, skipped.reason) for skipped in source.skipped]
 
     def __len__(self) -> int:
@@ -54,10 +56,11 @@ class FrameBatches(Dataset[FrameBatch]):
 
     def __getitem__(self, positions: Indices) -> FrameBatch:
         if self._frames is not None:
-            return self._frames[torch.from_numpy(positions)], []
+            chosen = torch.from_numpy(positions)
+            return self._frames[chosen], [], self._places[chosen]
         kept, frames = self._source.read(positions)
         if len(kept) == len(positions):
-            return torch.from_numpy(frames), []
+            return torch.from_numpy(frames), [], torch.from_numpy(kept)
         if len(kept) == 0:
             raise InputError(f"no sample of a whole batch of {self._source.name} can be read: {_why(self._source)}")
         lost = {self._source.names[index] for index in np.setdiff1d(positions, kept)}
@@ -65,6 +68,7 @@ class FrameBatches(Dataset[FrameBatch]):
         return (
             torch.from_numpy(frames[filled]),
             [(skipped.name, skipped.reason) for skipped in self._source.skipped if skipped.name in lost],
+            torch.from_numpy(kept[filled]),
         )
 
 

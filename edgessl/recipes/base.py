@@ -101,6 +101,10 @@ class Recipe(nn.Module):
         """Prepared samples -> views of them, two unless a recipe says otherwise; nothing else in a recipe is random."""
         return Views((self.view(samples, generator), self.view(samples, generator)))
 
+    def views_at(self, places: Tensor, samples: Tensor, generator: torch.Generator) -> Views:
+        """`views`, for a recipe that knows something of each sample by its place `(batch,)` in the source."""
+        return self.views(samples, generator)
+
     def forward(self, batch: Views) -> Terms:
         """The loss terms of these views."""
         raise NotImplementedError

@@ -57,10 +57,18 @@ def test_unreadable_samples_are_left_out_and_named(frames_folder: Path) -> None:
     assert [name for name, _ in held.skipped] == ["a/broken.png"]
 
 
+def test_a_sample_comes_with_its_place_in_the_source(frames_folder: Path) -> None:
+    source = open_source(str(frames_folder))
+    for batches in (FrameBatches(source), FrameBatches(source, memory_limit_bytes=0)):
+        samples, _, places = batches[np.array([30, 2])]
+        assert np.array_equal(source.read(places.numpy())[1], samples)
+
+
 def test_on_demand_the_batch_keeps_its_size(frames_folder: Path) -> None:
     source = open_source(str(frames_folder))
     broken = source.names.index("a/broken.png")
-    batch, skipped = FrameBatches(source, memory_limit_bytes=0)[np.array([broken, 2, 5])]
+    batch, skipped, places = FrameBatches(source, memory_limit_bytes=0)[np.array([broken, 2, 5])]
     assert batch.shape == (3, 32, 40, 3)
     assert torch.equal(batch[0], batch[2])
     assert [name for name, _ in skipped] == ["a/broken.png"]
+    assert places.tolist() == [2, 5, 2]
