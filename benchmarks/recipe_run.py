@@ -19,7 +19,8 @@ from cifar import cifar10
 from imu import imu
 from recipe_settings import settings_of
 
-from edgessl.check import Contender, channel_scale, embedded
+from edgessl.check import Contender, embedded
+from edgessl.data.scale import channel_scale
 from edgessl.encoders import EncoderModule
 from edgessl.evaluation.probes import probed
 from edgessl.metrics import rankme

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import zipfile
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from edgessl.cli.options import Data, Json, Overwrite, Seed, Strict
+from edgessl.cli.options import Data, Json, Overwrite, Seed, Series, Strict, parsed_series
 from edgessl.cli.output import result, table, talk, talk_skipped
 from edgessl.errors import InputError
 
@@ -37,6 +38,7 @@ def evaluate(
     full: Annotated[bool, typer.Option("--full", help="--few-labels, --layers and --corruptions.")] = False,
     by_group: Annotated[bool, typer.Option(help="Hold out whole subjects or recordings, where DATA says them.")] = True,
     seeds: Annotated[int, typer.Option(help="Repeats, for mean and spread of all that is random.")] = 1,
+    series: Series = [],  # noqa: B006, typer reads it and nobody changes it
     seed: Seed = 0,
     strict: Strict = False,
     overwrite: Overwrite = False,
@@ -53,13 +55,13 @@ def evaluate(
 
     if output is not None:
         refuse_existing(output, overwrite=overwrite)
-    spec = _input_of(subjects)
+    opened = partial(open_source, strict=strict, spec=_input_of(subjects), windowing=parsed_series(series))
     queries = None
     if test:
-        queries = open_source(test, split="test" if _has_test(test) else "train", strict=strict, spec=spec)
+        queries = opened(test, split="test" if _has_test(test) else "train")
     elif _has_test(data):
-        queries = open_source(data, split="test", strict=strict, spec=spec)
-    samples = open_source(data, strict=strict, spec=spec)
+        queries = opened(data, split="test")
+    samples = opened(data)
     found = measure(
         subjects,
         samples,

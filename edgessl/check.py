@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from edgessl.data.scale import channel_scale
 from edgessl.encoders import EncoderModule, build_encoder
 from edgessl.errors import InputError, UnknownNameError
 from edgessl.evaluation.probes import Labels, probed
@@ -201,13 +202,6 @@ def usual_encoder(recipe: str, kind: str) -> str:
     if recipe not in RECIPES:
         raise UnknownNameError("recipe", recipe, RECIPES)
     return RECIPES[recipe].encoder[-1 if kind in SERIES else 0]
-
-
-def channel_scale(source: Source) -> dict[str, list[float]]:
-    """`mean` and `std` of each channel of a source of series, as the encoders take them."""
-    series = np.concatenate([batch.frames for batch in source.batches(256)]).astype(np.float64)
-    mean, std = series.mean((0, 2)), series.std((0, 2))
-    return {"mean": mean.tolist(), "std": np.where(std > 0, std, 1.0).tolist()}
 
 
 @torch.inference_mode()

@@ -51,7 +51,7 @@ def write_atomic(path: Path, content: bytes) -> None:
 
 
 #: What a folder that edgessl wrote holds one of: a checkpoint, a bundle, a demo, a training's state.
-MARKS = ("encoder.json", "manifest.json", "report.json", "state.json")
+MARKS = ("encoder.json", "manifest.json", "report.json", "state.json", "evaluation.json")
 
 
 def refuse_existing(path: Path, *, overwrite: bool, file: str = "") -> None:

@@ -7,8 +7,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from edgessl.data.scale import channel_scale
 from edgessl.encoders import build_encoder
 from edgessl.recipes import build_recipe
+from edgessl.signals import SERIES
 from edgessl.sources import Source
 from edgessl.trainer import Run, seeded, train
 
@@ -32,7 +34,8 @@ def pretrain(
         output: The checkpoint folder to make.
         run: Steps, batch, learning rate, seed, hardware, resume; see `Run`.
         recipe_options: Settings of the recipe that differ from its defaults.
-        encoder_options: Settings of the encoder that differ from its defaults.
+        encoder_options: Settings of the encoder that differ from its defaults. For series `mean` and `std` are those of the
+            source unless they are given.
 
     Returns:
         The facts in `encoder.json`: settings, data digest, skipped samples, last loss, versions.
@@ -43,14 +46,17 @@ def pretrain(
         Interrupted: The user stopped it; the message says how to resume.
     """
     run = run or Run()
+    options = dict(encoder_options or {})
+    if source.spec.kind in SERIES and not {"mean", "std"} & set(options):
+        options |= channel_scale(source)
     with seeded(run.seed):
-        built = build_encoder(encoder, source.spec, **dict(encoder_options or {}))
+        built = build_encoder(encoder, source.spec, **options)
         method = build_recipe(recipe, built, **dict(recipe_options or {}))
     facts = {
         "made_by": "pretrain",
         "recipe": recipe,
         "config": asdict(method.settings),
-        "architecture": {"name": encoder, "options": dict(encoder_options or {})},
+        "architecture": {"name": encoder, "options": options},
         "parent": None,
     }
     return train(method, source, output=output, run=run, facts=facts)

@@ -30,4 +30,4 @@ def map_of(encoder: EncoderModule, latent: Tensor) -> Tensor:
         raise InputError(f"encoder {encoder.name!r} has no grid of places to compare; type --set tokens=0")
     rows, columns = grid if len(grid) == 2 else (1, *grid)  # a series is a map of height 1
     prefix: int = embed.prefix  # type: ignore[assignment]
-    return latent[:, prefix:].transpose(1, 2).unflatten(2, (rows, columns))
+    return latent[:, prefix:].transpose(1, 2).reshape(len(latent), -1, rows, columns)

@@ -161,7 +161,7 @@ class Distillation(Recipe):
         """Of each teacher its last map `(batch, channels, rows, columns)`, empty without `tokens`, and its unit vectors."""
         if batch.labels is not None:
             nothing = batch.labels.new_empty(0)
-            return [(nothing, part) for part in batch.labels.split([each.dim for each in self._teachers], 1)]
+            return [(nothing, part) for part in torch.split(batch.labels, [each.dim for each in self._teachers], 1)]
         view, found = batch.views[1], []
         for teacher in self._teachers:
             latent = last_latent(teacher.to(view.device), view)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from edgessl.blocks.gather import gathered
 from edgessl.blocks.views import ViewConfig
 from edgessl.encoders import EncoderModule
 from edgessl.errors import InputError
@@ -46,9 +47,10 @@ class BarlowTwins(Recipe):
         super().__init__(encoder, config)
         heads, losses = vision_module("lightly.models.modules"), vision_module("lightly.loss")
         self.project = heads.BarlowTwinsProjectionHead(encoder.dim, config.hidden, config.out)
-        self.distance = losses.BarlowTwinsLoss(config.redundancy, gather_distributed=True)
+        self.distance = losses.BarlowTwinsLoss(config.redundancy)
 
     def forward(self, batch: Views) -> Terms:
         """`correlation`: distance of the views' cross-correlation matrix from the identity."""
-        z_a, z_b = (self.project(self.encoder.features(view)) for view in batch.views)  # (batch, out)
+        # lightly's own gathering normalises the part of each process alone.
+        z_a, z_b = (gathered(self.project(self.encoder.features(view))) for view in batch.views)  # (batch, out)
         return {"correlation": self.distance(z_a, z_b)}

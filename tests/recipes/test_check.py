@@ -14,8 +14,9 @@ import torch
 from typer.testing import CliRunner
 
 from edgessl import check as module
-from edgessl.check import Contender, channel_scale, check, judged, unpaired, usual_encoder
+from edgessl.check import Contender, check, judged, unpaired, usual_encoder
 from edgessl.cli.main import app
+from edgessl.data.scale import channel_scale
 from edgessl.errors import InputError, UnknownNameError
 from edgessl.evaluation.probes import Probed
 from edgessl.recipes import build_recipe

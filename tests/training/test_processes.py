@@ -84,15 +84,8 @@ def _part(name: str, rank: int) -> dict[str, Tensor]:
     return _learned(recipe, _shared(views, rank))
 
 
-_LOCAL = pytest.mark.xfail(
-    strict=True, reason="lightly's Barlow Twins takes mean and deviation from each process's part"
-)
-
-
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=_LOCAL) if name == "barlow_twins" else name for name in NAMES]
-)
+@pytest.mark.parametrize("name", NAMES)
 def test_two_processes_have_the_loss_and_gradient_of_the_whole_batch(name: str, parts: Any) -> None:
     whole = _learned(*_recipe(name))
     for part in (part[name] for part in parts):
