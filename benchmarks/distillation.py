@@ -48,13 +48,27 @@ KEPT, PART = 0.97, 0.2
 TEACHER: dict[str, Any] = {"widths": [48, 96, 192, 256], "depth": 2}
 STUDENT: dict[str, Any] = {"widths": [32, 64, 128, 192]}
 TEACHER_IMAGES, TEACHER_STEPS = 45_000, 1800
-STEPS, SHORT, BATCH, LR = 600, 200, 256, 3e-3
+ALONE_STEPS, STEPS, SHORT, BATCH, LR = 600, 900, 200, 256, 3e-3
 #: crops and colour as SimCLR has them on CIFAR-10
 VIEWS = ImageViewConfig(
     area=(0.3, 1.0), turn_deg=0.0, contrast=(0.6, 1.4), saturation=(0.4, 1.6), gain=(0.6, 1.4), blur=0.0, noise=0.0
 )
+#: crops and flips alone: nothing is to be told apart, so nothing has to be hidden
+SMALL = ImageViewConfig(
+    area=(0.5, 1.0),
+    turn_deg=0.0,
+    light=0.0,
+    contrast=(1.0, 1.0),
+    saturation=(1.0, 1.0),
+    tint=0.0,
+    gamma=(1.0, 1.0),
+    gain=(1.0, 1.0),
+    grey=0.0,
+    blur=0.0,
+    noise=0.0,
+)
 RECIPE: dict[str, Any] = {"views": VIEWS, "temperature": 0.2}
-#: what is compared: settings that differ from these
+#: what is compared: settings that differ from these. `sample`: the teacher sees the sample itself, not the view
 PLAIN: dict[str, Any] = {
     "feature": 1.0,
     "hidden": 0,
@@ -65,12 +79,15 @@ PLAIN: dict[str, Any] = {
 }
 OBJECTIVES: dict[str, dict[str, Any]] = {
     "cosine": {},
-    "cosine, projector of two layers": {"hidden": 512},
-    "cosine, teacher sees the sample": {"clean": True},
-    "cosine, similarity": {"similarity": 0.2},
-    "cosine, relations": {"relations": 1.0},
-    "cosine, tokens": {"tokens": 1.0},
+    "cosine, views of SimCLR": {"views": VIEWS},
+    "cosine and relations, views of SimCLR": {"views": VIEWS, "relations": 1.0},
+    "sample, cosine": {"clean": True},
+    "sample, projector of two layers": {"clean": True, "hidden": 512},
+    "sample, cosine and similarity": {"clean": True, "similarity": 0.2},
+    "sample, cosine and relations": {"clean": True, "relations": 1.0},
+    "cosine and tokens": {"tokens": 1.0},
 }
+CHOSEN: dict[str, Any] = {"clean": True}  # which needs no pass of the teacher per step
 ROWS = ("teacher", "alone", "objectives", "distilled")
 
 
@@ -105,7 +122,7 @@ def measured(data: Path, teacher: Path, group: str, name: str) -> dict[str, Any]
         if group == "teacher":
             output = teacher
         elif group == "alone":
-            _pretrained(images, STUDENT, output, _run(STEPS, int(name)))
+            _pretrained(images, STUDENT, output, _run(ALONE_STEPS, int(name)))
         else:
             run = _run(SHORT, 0) if group == "objectives" else _run(STEPS, int(name))
             options: dict[str, Any] = {
@@ -174,7 +191,7 @@ def _run(steps: int, seed: int) -> Run:
 
 
 def _config(group: str, name: str) -> DistillationConfig:
-    return DistillationConfig(views=VIEWS, **(PLAIN | OBJECTIVES[name] if group == "objectives" else {}))
+    return DistillationConfig(**({"views": SMALL} | (PLAIN | OBJECTIVES[name] if group == "objectives" else CHOSEN)))
 
 
 def _settings(group: str, name: str) -> dict[str, Any]:
@@ -182,7 +199,7 @@ def _settings(group: str, name: str) -> dict[str, Any]:
     found: dict[str, Any] = {"batch": BATCH, "lr": LR, "teacher": TEACHER, "teacher_steps": TEACHER_STEPS}
     if group == "teacher":
         return found
-    found |= {"student": STUDENT, "steps": SHORT if group == "objectives" else STEPS}
+    found |= {"student": STUDENT, "steps": {"alone": ALONE_STEPS, "objectives": SHORT, "distilled": STEPS}[group]}
     config = {"views": asdict(VIEWS)} if group == "alone" else asdict(_config(group, name))
     return dict(json.loads(json.dumps(found | {"config": config})))
 
