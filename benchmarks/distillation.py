@@ -3,9 +3,12 @@
     EDGESSL_DATA=/path/to/data python benchmarks/distillation.py --folder /tmp/distillation
     python benchmarks/distillation.py /path/to/data --folder /tmp/distillation --only objectives
 
-The teacher is trained by SimCLR, about ten minutes on two cores, and kept in the folder; both students of a seed take as many
-steps, on the 50,000 training images without labels. A row goes to `benchmarks/results/distillation.json` as soon as it is
-there, and a benchmark that was stopped goes on behind the last row. Rows made with other settings are dropped.
+The teacher is trained by SimCLR, about ten minutes on two cores, and kept in the folder. Both students of a seed learn from the
+50,000 training images without labels, with about as much processor time: the recipe takes two views of each sample, so 600 of
+its steps are 1200 passes of the student, where 900 of the distillation are 900, and one of the teacher over the set.
+
+A row goes to `benchmarks/results/distillation.json` as soon as it is there, and a benchmark that was stopped goes on behind the
+last row. Rows made with other settings are dropped.
 
 Claim, mean of three seeds: a student with at most a fifth of the teacher's parameters keeps 97 % of its 20-NN accuracy, and
 beats the same student trained by the recipe alone with every seed. The objectives are compared with one seed and fewer steps;
@@ -105,7 +108,7 @@ def main() -> None:
     names = {"teacher": ["0"], "alone": seeds, "objectives": given.objective, "distilled": seeds}
     for group, name in chain.from_iterable(product([group], names[group]) for group in given.only):
         found = _read()["rows"].get(group, {}).get(name, {})
-        if found.get("settings") != _settings(group, name):
+        if found.get("settings") != settings(group, name):
             row = measured(Path(given.data), given.folder / "teacher", group, name)
             keep(group, name, row)
             print(f"{group} {name}: 20-NN {row['knn']}, {row['seconds']} s", flush=True)
@@ -144,7 +147,7 @@ def measured(data: Path, teacher: Path, group: str, name: str) -> dict[str, Any]
         "loss": facts["loss"],
         "seconds": round(time.monotonic() - started, 1),
         "date": date.today().isoformat(),
-        "settings": _settings(group, name),
+        "settings": settings(group, name),
     }
 
 
@@ -181,6 +184,16 @@ def summary(rows: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def settings(group: str, name: str) -> dict[str, Any]:
+    """Every number of a training that can change."""
+    found: dict[str, Any] = {"batch": BATCH, "lr": LR, "teacher": TEACHER, "teacher_steps": TEACHER_STEPS}
+    if group == "teacher":
+        return found
+    found |= {"student": STUDENT, "steps": {"alone": ALONE_STEPS, "objectives": SHORT, "distilled": STEPS}[group]}
+    config = {"views": asdict(VIEWS)} if group == "alone" else asdict(_config(group, name))
+    return dict(json.loads(json.dumps(found | {"config": config})))
+
+
 def _pretrained(images: ArraySource, options: dict[str, Any], output: Path, run: Run) -> None:
     recipe = {"recipe": "simclr", "recipe_options": RECIPE}
     pretrain(images, encoder="conv_small", encoder_options=options, output=output, run=run, **recipe)
@@ -192,16 +205,6 @@ def _run(steps: int, seed: int) -> Run:
 
 def _config(group: str, name: str) -> DistillationConfig:
     return DistillationConfig(**({"views": SMALL} | (PLAIN | OBJECTIVES[name] if group == "objectives" else CHOSEN)))
-
-
-def _settings(group: str, name: str) -> dict[str, Any]:
-    """Every number of a training that can change."""
-    found: dict[str, Any] = {"batch": BATCH, "lr": LR, "teacher": TEACHER, "teacher_steps": TEACHER_STEPS}
-    if group == "teacher":
-        return found
-    found |= {"student": STUDENT, "steps": {"alone": ALONE_STEPS, "objectives": SHORT, "distilled": STEPS}[group]}
-    config = {"views": asdict(VIEWS)} if group == "alone" else asdict(_config(group, name))
-    return dict(json.loads(json.dumps(found | {"config": config})))
 
 
 def _read() -> dict[str, Any]:
