@@ -90,7 +90,8 @@ OBJECTIVES: dict[str, dict[str, Any]] = {
     "sample, cosine and relations": {"clean": True, "relations": 1.0},
     "cosine and tokens": {"tokens": 1.0},
 }
-CHOSEN: dict[str, Any] = {"clean": True}  # which needs no pass of the teacher per step
+#: of the claim: the cosine alone, and a teacher that need not be asked at every step
+CHOSEN: dict[str, Any] = PLAIN | {"clean": True}
 ROWS = ("teacher", "alone", "objectives", "distilled")
 
 

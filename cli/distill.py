@@ -73,7 +73,7 @@ def distill(
         raise InputError(f"--placement {placement} is of int8; add --int8, or leave it out")
     options, encoder_options = training.split_settings(settings)
     from edgessl.checkpoint import read_facts
-    from edgessl.distill import DistillationConfig
+    from edgessl.distill import DistillationConfig, usual_settings
     from edgessl.distill import distill as train
     from edgessl.recipes import settings_of
     from edgessl.signals import InputSpec
@@ -103,7 +103,7 @@ def distill(
         output=output,
         run=run,
         encoder_options=encoder_options,
-        config=settings_of(DistillationConfig, "distillation", options),
+        config=settings_of(DistillationConfig, "distillation", options, usual_settings(placement if int8 else None)),
         start=init,
         placement=placement if int8 else None,
         more_teachers=more_teachers,

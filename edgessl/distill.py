@@ -26,7 +26,7 @@ from edgessl.errors import InputError
 from edgessl.sources import Source
 from edgessl.trainer import Run, seeded, train
 
-__all__ = ["Distillation", "DistillationConfig", "RoundedDistillation", "distill", "relations"]
+__all__ = ["Distillation", "DistillationConfig", "RoundedDistillation", "distill", "relations", "usual_settings"]
 
 
 def distill(
@@ -53,7 +53,7 @@ def distill(
         run: Steps, batch, learning rate, seed, hardware, resume; see `Run`.
         encoder_options: Settings of the student that differ from its defaults.
             With the width of the teacher both share one space.
-        config: Views and loss.
+        config: Views and loss; what `usual_settings` says when None.
         start: Checkpoint that the student begins with; for `same`, the teacher when None.
         placement: Round the student as its int8 graph will be: a name from `blocks.fakequant.PLACEMENTS`, or `auto`.
         more_teachers: Checkpoint folders of further teachers; the terms are means over all.
@@ -68,7 +68,7 @@ def distill(
             `edgessl.trainer.train`.
         Interrupted: The user stopped it; the message says how to resume.
     """
-    run, config = run or Run(), config or DistillationConfig()
+    run, config = run or Run(), config or DistillationConfig(**usual_settings(placement))
     config = replace(config, views=config.views or USUAL_VIEWS[source.spec.kind])
     if cache is not None and not config.clean:
         raise InputError("what teachers say of random views cannot be kept; add --set clean=true, or leave --cache out")
@@ -100,6 +100,11 @@ def distill(
         **begun,
     }
     return train(method, source, output=output, run=run, facts=facts)
+
+
+def usual_settings(placement: str | None) -> dict[str, Any]:
+    """What stands in place of a default of `DistillationConfig` for a student that is rounded."""
+    return {} if placement is None else {"similarity": 0.0}
 
 
 def _teachers(folders: Sequence[Path], source: Source) -> tuple[dict[str, EncoderModule], list[dict[str, Any]]]:

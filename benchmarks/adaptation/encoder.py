@@ -68,7 +68,7 @@ def bundle(data: Path, folder: Path, seed: int, *, say: Callable[[str], None] = 
             encoder="conv_small",
             encoder_options=STUDENT,
             output=student,
-            config=DistillationConfig(views=VIEWS),
+            config=DistillationConfig(views=VIEWS, similarity=0.0),
             run=Run(steps=1800, batch=256, lr=3e-3, seed=seed, log_every=50),
         )
     say(f"bundle {seed}: int8 for onnxruntime and OpenVINO")

@@ -171,7 +171,7 @@ def _make(folder: Path, config: DemoConfig, say: Callable[[str], None], progress
         encoder="conv_small",
         encoder_options={"pool": "flat"},
         output=folder / "student",
-        config=DistillationConfig(views=config.views),
+        config=DistillationConfig(views=config.views, similarity=0.0),
         run=Run(steps=config.distill_steps, batch=config.batch, lr=3e-3, progress=progress),
     )
     say("exporting: int8, parity gate, training step")

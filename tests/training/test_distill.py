@@ -145,6 +145,16 @@ def test_a_rounded_run_resumes_to_the_bit(teacher: Path, tmp_path: Path, monkeyp
         assert (tmp_path / "whole" / file).read_bytes() == (tmp_path / "stopped" / file).read_bytes()
 
 
+def test_the_queue_is_for_students_in_float_unless_it_is_asked_for(teacher: Path, tmp_path: Path) -> None:
+    options = {"encoder": "conv_small", "encoder_options": {"widths": (4, 7), "dim": 5}}
+    assert set(distill(teacher, frames(), output=tmp_path / "a", run=_run(1), **options)["loss"]) == {  # type: ignore[arg-type]
+        "loss",
+        "cosine",
+        "similarity",
+    }
+    assert set(_rounded(teacher, tmp_path / "b", run=_run(1))["loss"]) == {"loss", "cosine"}  # type: ignore[call-overload]
+
+
 def test_a_float_student_can_be_trained_further(teacher: Path, tmp_path: Path) -> None:
     options = {"widths": (4, 7), "dim": 5}
     distill(teacher, frames(), encoder="conv_small", encoder_options=options, output=tmp_path / "a", run=_run(15))
