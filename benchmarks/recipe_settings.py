@@ -50,8 +50,10 @@ USUAL = {"image": Settings(steps=900), "series": Settings(steps=600)}
 SLIM = {"dim": 96, "depth": 4, "heads": 3}
 #: (recipe, kind) -> its line, where it is not the usual one
 TABLE = {
-    ("dino", "image"): Settings(steps=700, recipe_options={"views": CROPS}),
-    ("lejepa", "image"): Settings(steps=700, recipe_options={"views": CROPS}),
+    ("byol", "image"): Settings(steps=2500, lr=2e-3, recipe_options={"views": CROPS}),
+    ("swav", "image"): Settings(steps=2000, recipe_options={"views": CROPS, "local_views": 0}),
+    ("dino", "image"): Settings(steps=1500, recipe_options={"views": CROPS, "local_views": 0, "out": 256}),
+    ("lejepa", "image"): Settings(steps=1000, recipe_options={"views": CROPS}),
     ("mae", "image"): Settings(steps=800, encoder_options=SLIM),
     ("ijepa", "image"): Settings(steps=300, encoder_options=SLIM),
     ("bootleg", "image"): Settings(steps=250, encoder_options=SLIM),

@@ -23,6 +23,7 @@ class SwAVConfig:
         prototypes: Centres of clusters; the paper's are 3000 for the 1000 classes of ImageNet.
         temperature: Of the prediction; the paper's.
         sharpness: Temperature of the codes, epsilon of the paper, section 3.1.
+        frozen: Share of the steps in which prototypes stay as drawn; the paper's first epoch of 200 to 800.
         local_views: Views of a small part, which are predicted from but have no codes; the paper's are 6.
         hidden: Width of the head's hidden layer; the paper's is 2048.
         out: Width in which clusters are formed; as the paper.
@@ -32,6 +33,7 @@ class SwAVConfig:
     prototypes: int = 300
     temperature: float = 0.1
     sharpness: float = 0.05
+    frozen: float = 0.1
     local_views: int = 2
     hidden: int = 256
     out: int = 128
@@ -52,7 +54,7 @@ class SwAV(Recipe):
     """
 
     config = SwAVConfig
-    defaults = Defaults(lr=2e-3, weight_decay=1e-4, batch=128)
+    defaults = Defaults(lr=1e-3, weight_decay=1e-4, batch=128)
 
     def __init__(self, encoder: EncoderModule, config: SwAVConfig) -> None:
         super().__init__(encoder, config)
@@ -60,7 +62,8 @@ class SwAV(Recipe):
         self.project = heads.SwaVProjectionHead(encoder.dim, config.hidden, config.out)
         self.prototypes = nn.Linear(config.out, config.prototypes, bias=False)  # C; lightly's have a bias
         self.swap = losses.SwaVLoss(config.temperature, 3, config.sharpness, sinkhorn_gather_distributed=True)
-        self.after_step(0, 1)
+        self.register_buffer("free", torch.tensor(False))  # prototypes learn
+        self.after_step(-1, 1)
 
     def views(self, samples: torch.Tensor, generator: torch.Generator) -> Views:
         """Two views of each sample, then those of a small part."""
@@ -71,10 +74,12 @@ class SwAV(Recipe):
         """`swap`: cross entropy between the codes of each of the first two views and what the others predict."""
         h = self.encoder.features(torch.cat(batch.views))
         z = functional.normalize(self.project(h), dim=1)
-        scores = self.prototypes(z).float().chunk(len(batch.views))  # (batch, prototypes) each
+        centres = self.prototypes.weight if self.free else self.prototypes.weight.detach()
+        scores = functional.linear(z, centres).float().chunk(len(batch.views))  # (batch, prototypes) each
         return {"swap": self.swap(scores[:2], scores[2:]).squeeze()}
 
     @torch.no_grad()
     def after_step(self, step: int, steps: int) -> None:
-        """Prototypes go back to the unit sphere."""
+        """Prototypes go back to the unit sphere; after a while they learn."""
+        self.free.fill_(step + 1 >= self.settings.frozen * steps)
         self.prototypes.weight.copy_(functional.normalize(self.prototypes.weight, dim=1))
