@@ -50,6 +50,11 @@ USUAL = {"image": Settings(steps=900), "series": Settings(steps=600)}
 SLIM = {"dim": 96, "depth": 4, "heads": 3}
 #: (recipe, kind) -> its line, where it is not the usual one
 TABLE = {
+    ("vicreg", "image"): Settings(steps=1300, recipe_options={"views": CROPS}),
+    ("moco", "image"): Settings(steps=1200, recipe_options={"views": CROPS}),
+    ("moco_v3", "image"): Settings(steps=1300, recipe_options={"views": CROPS}),
+    ("barlow_twins", "image"): Settings(steps=2000, lr=2e-3, recipe_options={"views": CROPS}),
+    ("simsiam", "image"): Settings(steps=2500, lr=2e-3, recipe_options={"views": CROPS}),
     ("byol", "image"): Settings(steps=2500, lr=2e-3, recipe_options={"views": CROPS}),
     ("swav", "image"): Settings(steps=2000, recipe_options={"views": CROPS, "local_views": 0}),
     ("dino", "image"): Settings(steps=1500, recipe_options={"views": CROPS, "local_views": 0, "out": 256}),

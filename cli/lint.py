@@ -71,7 +71,7 @@ def _graphs(path: Path, target: str) -> list[Path]:
     if not path.is_dir():
         return [path]
     from edgessl.bundle import open_bundle
-    from edgessl.export.lint_target import parse_target
+    from edgessl.export.lint.target import parse_target
 
     engine = parse_target(target).engine
     graphs = [found.path for found in open_bundle(path).graphs() if found.engine in ("", engine)]

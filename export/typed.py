@@ -22,7 +22,7 @@ from edgessl.errors import GateError, InputError
 from edgessl.export.cast_first import cast_inputs_first
 from edgessl.export.graph import IR_VERSION
 from edgessl.export.lint import INVALID, read_model
-from edgessl.export.lint_view import View, arguments, schema_of, subgraphs, views
+from edgessl.export.lint.view import View, arguments, schema_of, subgraphs, views
 from edgessl.export.typed_rules import float_nodes, revive_dead_scales
 
 FIRST_OPSET = 19  #: Q and DQ have fp16 scales from here on

@@ -7,7 +7,7 @@ from collections.abc import Collection
 import numpy as np
 import onnx
 
-from edgessl.export.lint_view import View, attributes
+from edgessl.export.lint.view import View, attributes
 
 LARGEST = 65504.0  #: of fp16
 SMALLEST = 2.0**-14  #: below it fp16 loses digits

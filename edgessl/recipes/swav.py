@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from edgessl.blocks.views import ViewConfig, multi_crop
+from edgessl.blocks.views import ViewConfig
 from edgessl.encoders import EncoderModule
 from edgessl.errors import InputError
 from edgessl.recipes.base import Defaults, Recipe, Terms, Views
@@ -50,11 +50,12 @@ class SwAVConfig:
 class SwAV(Recipe):
     """Swapping Assignments between Views (Caron et al. 2020, arXiv:2006.09882), section 3, algorithm 1.
 
-    Prototypes learn from the first step on, where the paper freezes them for an epoch; no queue. AdamW in place of LARS.
+    No queue; AdamW in place of LARS.
     """
 
     config = SwAVConfig
     defaults = Defaults(lr=1e-3, weight_decay=1e-4, batch=128)
+    free: torch.Tensor
 
     def __init__(self, encoder: EncoderModule, config: SwAVConfig) -> None:
         super().__init__(encoder, config)
@@ -64,11 +65,6 @@ class SwAV(Recipe):
         self.swap = losses.SwaVLoss(config.temperature, 3, config.sharpness, sinkhorn_gather_distributed=True)
         self.register_buffer("free", torch.tensor(False))  # prototypes learn
         self.after_step(-1, 1)
-
-    def views(self, samples: torch.Tensor, generator: torch.Generator) -> Views:
-        """Two views of each sample, then those of a small part."""
-        config = self.settings.views or self.usual_views[self.encoder.input.kind]
-        return Views(multi_crop(samples, generator, config, self.settings.local_views))
 
     def forward(self, batch: Views) -> Terms:
         """`swap`: cross entropy between the codes of each of the first two views and what the others predict."""

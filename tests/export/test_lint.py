@@ -13,8 +13,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 from edgessl.errors import InputError, UnknownNameError
 from edgessl.export.lint import RULES, lint, lint_report
-from edgessl.export.lint_limits import LIMITS
-from edgessl.export.lint_target import parse_target, tensorrt_opsets, tensorrt_row, tensorrt_table
+from edgessl.export.lint.limits import LIMITS
+from edgessl.export.lint.target import parse_target, tensorrt_opsets, tensorrt_row, tensorrt_table
 
 F, H, D, U8, I8, I32, I64, B = (
     TensorProto.FLOAT,

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 
 import onnx
 
-from edgessl.export.lint_limits import Site, broken
-from edgessl.export.lint_target import Version, tensorrt_row
-from edgessl.export.lint_view import TYPE_WORDS, View
+from edgessl.export.lint.limits import Site, broken
+from edgessl.export.lint.target import Version, tensorrt_row
+from edgessl.export.lint.view import TYPE_WORDS, View
 
 #: rule -> what it asks
 NODE_RULES = {

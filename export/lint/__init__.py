@@ -15,11 +15,11 @@ import onnx
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
 from edgessl.errors import InputError
-from edgessl.export.lint_limits import Site
-from edgessl.export.lint_rules import NODE_RULES, RISK_RULES, node_findings, risks
-from edgessl.export.lint_target import Target, onnxruntime_limits, parse_target, tensorrt_opsets, tensorrt_table
-from edgessl.export.lint_view import View, views
-from edgessl.export.qdq_rules import QDQ_RULES, qdq_broken
+from edgessl.export.lint.limits import Site
+from edgessl.export.lint.qdq import QDQ_RULES, qdq_broken
+from edgessl.export.lint.target import Target, onnxruntime_limits, parse_target, tensorrt_opsets, tensorrt_table
+from edgessl.export.lint.tensorrt import NODE_RULES, RISK_RULES, node_findings, risks
+from edgessl.export.lint.view import View, views
 
 __all__ = ["INVALID", "RULES", "Finding", "Report", "lint", "lint_report", "read_model"]
 

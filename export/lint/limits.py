@@ -8,7 +8,7 @@ from typing import Any
 
 import onnx
 
-from edgessl.export.lint_view import View, arguments, attributes, schema_of, subgraphs
+from edgessl.export.lint.view import View, arguments, attributes, schema_of, subgraphs
 
 Limit = Callable[["Site", Any], Iterator[str]]
 

@@ -11,8 +11,8 @@ from collections.abc import Iterator
 import numpy as np
 import onnx
 
-from edgessl.export.lint_limits import Site
-from edgessl.export.lint_view import View, type_name
+from edgessl.export.lint.limits import Site
+from edgessl.export.lint.view import View, type_name
 
 #: rule -> what it asks
 QDQ_RULES = {
