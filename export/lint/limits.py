@@ -132,7 +132,7 @@ def _spatial_dims(site: Site, limit: list[int]) -> Iterator[str]:
 
 
 def _zero_point_must_be_zero(site: Site, limit: bool) -> Iterator[str]:
-    return iter(())  # qdq_rules says it, with the rest of the zero point
+    return iter(())  # `qdq` says it, with the rest of the zero point
 
 
 def _max_outputs(site: Site, limit: int) -> Iterator[str]:
@@ -231,7 +231,7 @@ def _real_input(site: Site, limit: bool) -> Iterator[str]:
 
 
 def _nothing(site: Site, limit: Any) -> Iterator[str]:
-    return iter(())  # `seed_ignored` is said as a warning by `lint_rules`
+    return iter(())  # `seed_ignored` is said as a warning by `tensorrt`
 
 
 #: Key of the table -> what checks it. A key that is not here is an error when the data file is read.
