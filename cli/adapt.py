@@ -74,7 +74,10 @@ def adapt(
     from edgessl.sources import open_source
 
     with open_encoder(bundle, engine=engine, precision=precision) as encoder:
-        samples = open_source(source, split=split, strict=strict, windowing=parsed_series(series), spec=encoder.input)
+        windowing = parsed_series(series)
+        samples = open_source(
+            source, split=split, strict=strict, windowing=windowing, spec=encoder.input, labelled=False
+        )
         with (
             encoder.learner(state, level=LEVELS.get(level, level), seed=seed) as learner,
             progress("adapt", len(samples)) as advance,

@@ -98,7 +98,7 @@ def distill(
     training.tell_resume(output, resume)
     facts = train(
         teacher,
-        open_source(data, split=split, strict=strict, windowing=parsed_series(series), spec=spec),
+        open_source(data, split=split, strict=strict, windowing=parsed_series(series), spec=spec, labelled=False),
         encoder=encoder,
         output=output,
         run=run,
@@ -109,5 +109,6 @@ def distill(
         more_teachers=more_teachers,
         cache=cache,
     )
+    training.leave_helpers()
     training.talk_about_skipped(facts)
     result({"output": str(output), **facts}, training.trained_text(facts, output), as_json=as_json)

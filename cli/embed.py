@@ -49,7 +49,10 @@ def embed(
     from edgessl.sources import open_source
 
     with open_encoder(bundle, engine=engine, precision=precision) as encoder:
-        samples = open_source(source, split=split, strict=strict, windowing=parsed_series(series), spec=encoder.input)
+        windowing = parsed_series(series)
+        samples = open_source(
+            source, split=split, strict=strict, windowing=windowing, spec=encoder.input, labelled=False
+        )
         with progress("embed", len(samples)) as advance:
             found = vectors_of(samples, quarantining(encoder), batch=batch, strict=strict, advance=advance)
         write_vectors(output, found, encoder.space_id, encoder.manifest.get("space_revision", 0))

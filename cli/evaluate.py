@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -47,19 +46,20 @@ def evaluate(
     """Measure encoders beside themselves untrained and raw samples.
 
     Gives 20-NN accuracy, a linear probe, RankMe, LiDAR, alignment and uniformity on DATA. Labels are the
-    sub-folders of an image folder, or y_train and y_test; without them there is no accuracy.
+    sub-folders of an image folder, .cls files in shards, y_train and y_test, or a column of logs: --series
+    label=NAME. Without labels there is no accuracy.
     """
     from edgessl.evaluate import evaluate as measure
     from edgessl.files import refuse_existing
-    from edgessl.sources import open_source
+    from edgessl.sources import has_test, open_source
 
     if output is not None:
         refuse_existing(output, overwrite=overwrite)
     opened = partial(open_source, strict=strict, spec=_input_of(subjects), windowing=parsed_series(series))
     queries = None
     if test:
-        queries = opened(test, split="test" if _has_test(test) else "train")
-    elif _has_test(data):
+        queries = opened(test, split="test" if has_test(test) else "train")
+    elif has_test(data):
         queries = opened(data, split="test")
     samples = opened(data)
     found = measure(
@@ -114,11 +114,3 @@ def _input_of_one(subject: Path) -> InputSpec:
             "or `edgessl export` wrote"
         )
     return InputSpec.from_json(read_facts(subject)["input"])
-
-
-def _has_test(data: str) -> bool:
-    path = Path(data).expanduser()
-    if path.suffix.lower() != ".npz" or not zipfile.is_zipfile(path):
-        return False
-    with zipfile.ZipFile(path) as file:
-        return "x_test.npy" in file.namelist()

@@ -110,7 +110,10 @@ def export(
         talk(f"{source} is untrained: its weights are random; give --weights FILE or --pretrained")
     if camera:
         encoder = _with_camera(loaded, camera, fit)
-    samples = open_source(calibrate, split=split, strict=strict, windowing=parsed_series(series), spec=encoder.input)
+    windowing = parsed_series(series)
+    samples = open_source(
+        calibrate, split=split, strict=strict, windowing=windowing, spec=encoder.input, labelled=False
+    )
     if dry_run:
         plan = config.plan()
         about = {

@@ -73,7 +73,7 @@ def pretrain(
     )
     training.tell_resume(output, resume)
     facts = train(
-        open_source(data, size=shape, split=split, strict=strict, windowing=parsed_series(series)),
+        open_source(data, size=shape, split=split, strict=strict, windowing=parsed_series(series), labelled=False),
         recipe=recipe,
         encoder=encoder,
         output=output,

@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from edgessl.cli.options import Json, Size, parsed_size
+from edgessl.cli.options import Json, Series, Size, parsed_series, parsed_size
 from edgessl.cli.output import result, table, talk
 from edgessl.errors import GateError, InputError
 
 if TYPE_CHECKING:
     from edgessl.check import Check
-    from edgessl.sources import Source
 
 EXAMPLE = "edgessl recipes --check simclr labelled/ --size 32 --json"
 
 
 def recipes(
     data: Annotated[
-        str, typer.Argument(metavar="[DATA]", help="For --check: folder of labels, or .npz file with x_train, y_train.")
+        str,
+        typer.Argument(metavar="[DATA]", help="For --check: samples with labels, as `edgessl evaluate` takes them."),
     ] = "",
     check: Annotated[str, typer.Option(metavar="NAME", help="Test this recipe on DATA, with a negative control.")] = "",
     encoder: Annotated[str, typer.Option(help="For --check; default: the one this list shows.")] = "",
@@ -29,6 +28,7 @@ def recipes(
     seeds: Annotated[str, typer.Option(help="For --check: each is two trainings.")] = "0,1,2",
     margin: Annotated[float, typer.Option(help="For --check: least mean gain of macro-F1, 0 to 1.")] = 0.02,
     size: Size = "",
+    series: Series = [],  # noqa: B006, typer reads it and nobody changes it
     as_json: Json = False,
 ) -> None:
     """List what can be trained, or test a recipe with --check.
@@ -39,7 +39,7 @@ def recipes(
     control does not. DATA needs labels. Exit code 3 when it fails.
     """
     if check:
-        _check(check, data, encoder, steps, batch, seeds, margin, size, as_json=as_json)
+        _check(check, data, encoder, steps, batch, seeds, margin, size, series, as_json=as_json)
     elif data:
         raise InputError(f"{data!r} is looked at only by a check; type edgessl recipes --check NAME {data}")
     else:
@@ -72,6 +72,7 @@ def _check(
     seeds: str,
     margin: float,
     size: str,
+    series: list[str],
     *,
     as_json: bool,
 ) -> None:
@@ -79,15 +80,15 @@ def _check(
         raise InputError(f"a check needs samples with labels; type edgessl recipes --check {name} DATA")
     numbers, shape = _numbers(seeds), parsed_size(size)
     from edgessl.check import check
-    from edgessl.sources import open_source
+    from edgessl.sources import has_test, open_source
     from edgessl.trainer import Run
 
-    source = open_source(data, size=shape)
+    source = open_source(data, size=shape, windowing=parsed_series(series))
     talk(f"{name}: {2 * len(numbers)} trainings of {steps} steps on {len(source)} samples")
     found = check(
         name,
         source,
-        _test_of(data, source),
+        open_source(data, split="test", spec=source.spec) if has_test(data) else None,
         encoder=encoder,
         seeds=numbers,
         margin=margin,
@@ -120,16 +121,3 @@ def _numbers(seeds: str) -> list[int]:
     if not all(word.isascii() and word.isdigit() for word in words):
         raise InputError(f"{seeds!r} are no seeds; type --seeds 0,1,2")
     return [int(word) for word in words]
-
-
-def _test_of(data: str, source: Source) -> Source | None:
-    """The test split of an `.npz` file that has one."""
-    import numpy as np
-
-    from edgessl.sources import open_source
-
-    if Path(data).suffix.lower() != ".npz":
-        return None
-    with np.load(Path(data).expanduser(), allow_pickle=False) as file:
-        has_test = "x_test" in file.files
-    return open_source(data, split="test", spec=source.spec) if has_test else None

@@ -22,7 +22,7 @@ Int8 = Annotated[bool, typer.Option("--int8", help="Round the student as its int
 Placement = Annotated[
     str, typer.Option(help="Whose int8 graph: onnxruntime, symmetric (TensorRT, OpenVINO), or auto by architecture.")
 ]
-Steps = Annotated[int | None, typer.Option(help="Optimizer steps.")]
+Steps = Annotated[int | None, typer.Option(help="Optimizer steps; default: 50 passes over the data.")]
 Epochs = Annotated[int | None, typer.Option(help="Passes over the data, instead of --steps.")]
 Batch = Annotated[int | None, typer.Option(help="Samples per step; the recipe's own when left out.")]
 LearningRate = Annotated[float | None, typer.Option("--lr", help="Peak learning rate; the recipe's own when left out.")]
@@ -30,7 +30,9 @@ Accelerator = Annotated[str, typer.Option(help="cpu, gpu, or auto: the fastest t
 Devices = Annotated[str, typer.Option(help="How many devices, or auto. They share each batch.")]
 NumNodes = Annotated[int, typer.Option("--num-nodes", help="How many machines; start them with torchrun or SLURM.")]
 Strategy = Annotated[str, typer.Option(help="Of Lightning, for several devices: auto or ddp.")]
-Guard = Annotated[bool, typer.Option("--guard/--no-guard", help="Stop when the encoder has collapsed.")]
+Guard = Annotated[
+    bool, typer.Option("--guard/--no-guard", help="Stop with exit code 3 when the encoder has collapsed.")
+]
 TrainPrecision = Annotated[str, typer.Option("--precision", help="32-true, bf16-mixed or 16-mixed.")]
 Workers = Annotated[
     int | None,
@@ -81,7 +83,7 @@ def leave_helpers() -> None:
 
 
 def talk_about_skipped(facts: dict[str, Any]) -> None:
-    """Name what a training could not read."""
+    """Name what a training left out."""
     data = facts["data"]
     talk_skipped(zip(data["skipped_names"], data["skipped_reasons"], strict=True), count=data["skipped"])
 
@@ -90,7 +92,7 @@ def trained_text(facts: dict[str, Any], output: Path) -> str:
     """One line about a training that ended."""
     losses = ", ".join(f"{name} {value:.4g}" for name, value in facts["loss"].items())
     data = facts["data"]
-    skipped = f", {data['skipped']} unreadable samples skipped" if data["skipped"] else ""
+    skipped = f", {data['skipped']} skipped" if data["skipped"] else ""
     return (
         f"{facts['steps']} steps of {facts['batch']} on {data['samples']} samples in {facts['seconds']:.0f} s: {losses}"
         f"{skipped} -> {output}"

@@ -17,10 +17,12 @@ from edgessl.data.scale import channel_scale
 from edgessl.encoders import EncoderModule, build_encoder
 from edgessl.errors import InputError, UnknownNameError
 from edgessl.evaluation.probes import Labels, probed
+from edgessl.evaluation.splits import held_out
 from edgessl.metrics import Vectors
 from edgessl.recipes import RECIPES, Recipe, Views, build_recipe
 from edgessl.signals import SERIES
 from edgessl.sources import Source
+from edgessl.sources.base import Indices
 from edgessl.trainer import Run, seeded, train
 
 SEEDS, STEPS, MARGIN = (0, 1, 2), 300, 0.02
@@ -114,7 +116,8 @@ def check(
     Args:
         recipe: A key of `RECIPES`.
         source: Samples with labels, which only the probes look at.
-        test: What the probes are tested on; without it a fifth of `source`, drawn by the first seed.
+        test: What the probes are tested on; without it a fifth of `source`, drawn by the first seed, of whole groups
+            where the source knows several.
         encoder: A key of `ENCODERS`; without it the one in the recipe's line of the table.
         seeds: Two trainings each.
         margin: Least mean gain of macro-F1 over the untrained encoder.
@@ -204,25 +207,32 @@ def usual_encoder(recipe: str, kind: str) -> str:
     return RECIPES[recipe].encoder[-1 if kind in SERIES else 0]
 
 
-@torch.inference_mode()
 def embedded(encoder: EncoderModule, source: Source) -> tuple[Vectors, Labels]:
     """Unit vectors `(n, dim)` of the samples that can be read, and their labels `(n,)`."""
+    vectors, labels, _ = _embedded(encoder, source)
+    return vectors, labels
+
+
+@torch.inference_mode()
+def _embedded(encoder: EncoderModule, source: Source) -> tuple[Vectors, Labels, Indices]:
     encoder.eval().cpu()
     kept, vectors = [], []
     for batch in source.batches(256):
         kept.append(batch.indices)
         vectors.append(encoder(torch.from_numpy(batch.frames)).numpy())
     labels = np.zeros(len(source), np.int64) if source.labels is None else source.labels
-    return np.concatenate(vectors), labels[np.concatenate(kept)]
+    places = np.concatenate(kept)
+    return np.concatenate(vectors), labels[places], places
 
 
 def _macro_f1(encoder: EncoderModule, source: Source, test: Source | None, seed: int) -> float:
-    vectors, labels = embedded(encoder, source)
-    order = np.random.default_rng(seed).permutation(len(labels))  # a folder comes class after class
+    vectors, labels, places = _embedded(encoder, source)
     if test is not None:
-        return probed(vectors[order], labels[order], *embedded(encoder, test)).macro_f1
-    queries, bank = np.split(order, [len(order) // 5])
-    return probed(vectors[bank], labels[bank], vectors[queries], labels[queries]).macro_f1
+        return probed(vectors, labels, *embedded(encoder, test)).macro_f1
+    groups = None if source.groups is None else source.groups[places]
+    several = groups is not None and len(np.unique(groups)) > 1
+    out = held_out(len(labels), seed=seed, groups=groups if several else None)
+    return probed(vectors[~out], labels[~out], vectors[out], labels[out]).macro_f1
 
 
 def _require_labels(source: Source, test: Source | None) -> None:
@@ -230,7 +240,7 @@ def _require_labels(source: Source, test: Source | None) -> None:
         if each.labels is None:
             raise InputError(
                 f"{each.name} has no labels, and the check probes with them; give a folder whose sub-folders are labels, "
-                "or an .npz file with x_train, y_train, x_test and y_test"
+                "an .npz file with x_train, y_train, x_test and y_test, or --series label=NAME for a column of logs"
             )
     if test is not None and test.classes != source.classes:
         raise InputError(

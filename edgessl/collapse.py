@@ -109,10 +109,7 @@ class CollapseGuard(Callback):
         part = max(2, SAMPLES // trainer.world_size)
         with torch.no_grad(), evaluating(encoder):
             seen = figures(gathered(encoder.features(encoder.prepare(batch[0][:part])).float()))
-        if (
-            trainer.logger is not None
-        ):  # in a row of its own: Lightning would repeat the figures in the rows that follow
-            trainer.logger.log_metrics(asdict(seen), step)
+        log(trainer, asdict(seen), step)
         if seen.finite:  # what is not is the loss's to report
             self.judge(step, seen)
 

@@ -6,10 +6,12 @@ from collections import defaultdict
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+import edgessl
 from edgessl.errors import InputError
 from edgessl.evaluation.contenders import Contender, Contenders, Embed, contenders, module_embed, raw_pixels
 from edgessl.evaluation.layers import Layers
@@ -61,7 +63,7 @@ def evaluate(
         seed: Of the first repeat. Untrained weights have the seed of the subject's training where that is known.
 
     Raises:
-        InputError: The samples do not fit a subject, or the two sources differ in their classes.
+        InputError: The samples do not fit a subject, the two sources differ in their classes, or one has no labels.
         IntegrityError: A checkpoint or bundle is damaged.
         MissingExtraError: scikit-learn is not installed.
     """
@@ -83,6 +85,8 @@ def evaluate(
             if min(len(rows[0]), len(rows[1])) < 2:
                 raise InputError(f"{train.name} has {len(kept)} samples that can be read, too few to evaluate on")
             known = (None, None) if labels is None else (labels[0][rows[0]], labels[1][rows[1]])
+            if labels is not None and not repeat:
+                found.notes = _beside(labels[0][rows[0]], labels[1][rows[1]], train.classes, grouped=groups is not None)
             trial = Trial(
                 Side(source=train, indices=kept[rows[0]], labels=known[0]),
                 Side(source=test or train, indices=kept_queries[rows[1]], labels=known[1]),
@@ -102,10 +106,12 @@ def evaluate(
                 if maps and contender.name not in found.maps:
                     found.maps[contender.name] = _map(contender.name, pair[1], known[1])
             found.sizes.append((len(rows[0]), len(rows[1])))
-    notes = [*everyone.notes, *_notes(train, test, groups, seeds, labelled=labels is not None)]
+    notes = [*everyone.notes, *found.notes, *_notes(train, test, groups, seeds, labelled=labels is not None)]
     if layers and any(found.layers.get(one.name) is None for one in everyone.subjects):
         notes.append("layers are probed in checkpoints with labels only; a bundle's graph cannot be looked into")
-    return found.summed(everyone, seeds, tuple(notes), tuple(train.classes) if labels is not None else ())
+    about: dict[str, Any] = {"data": _about(train), "test": None if test is None else _about(test)}
+    about |= {"by_group": groups is not None, "seeds": seeds, "seed": seed, "version": edgessl.__version__}
+    return found.summed(everyone, seeds, about, tuple(notes), tuple(train.classes) if labels is not None else ())
 
 
 class _Found:
@@ -118,8 +124,11 @@ class _Found:
         self.layers: dict[str, Layers | None] = {}
         self.maps: dict[str, Map] = {}
         self.sizes: list[tuple[int, int]] = []
+        self.notes: list[str] = []
 
-    def summed(self, everyone: Contenders, seeds: int, notes: tuple[str, ...], classes: tuple[str, ...]) -> Evaluation:
+    def summed(
+        self, everyone: Contenders, seeds: int, about: dict[str, Any], notes: tuple[str, ...], classes: tuple[str, ...]
+    ) -> Evaluation:
         """Means over the repeats; untrained encoders of one architecture, whatever their seed, are one row."""
         together: dict[str, list[Contender]] = defaultdict(list)
         for one in (*everyone.subjects, *everyone.untrained.values(), everyone.raw):
@@ -145,6 +154,7 @@ class _Found:
             if pairs and classes:
                 differences.append(difference_of(family, pairs))
         return Evaluation(
+            about=about,
             rows=tuple(rows),
             means=tuple(means),
             differences=tuple(differences),
@@ -183,8 +193,11 @@ def _labels(
     train: Source, kept: Indices, test: Source, kept_queries: Indices
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]] | None:
     """Labels of the kept samples, both in the classes of `train`."""
-    if train.labels is None or test.labels is None:
+    if train.labels is None and test.labels is None:
         return None
+    if train.labels is None or test.labels is None:
+        has, lacks = (test, train) if train.labels is None else (train, test)
+        raise InputError(f"{has.name} has labels and {lacks.name} has none; give both with labels, or both without")
     strange = sorted(set(test.classes) - set(train.classes))
     if strange:
         raise InputError(f"{test.name} has classes that {train.name} lacks: {', '.join(strange[:5])}")
@@ -195,6 +208,26 @@ def _labels(
 def _groups(source: Source, kept: Indices) -> NDArray[np.str_] | None:
     groups = getattr(source, "groups", None)
     return None if groups is None else np.asarray(groups)[kept]
+
+
+def _about(source: Source) -> dict[str, Any]:
+    return {"name": source.name, "digest": source.digest(), "samples": len(source)}
+
+
+def _beside(known: NDArray[np.int64], labels: NDArray[np.int64], classes: Sequence[str], *, grouped: bool) -> list[str]:
+    """What an accuracy must be read beside: one answer for all, the chance of the draw, classes nobody could learn."""
+    count = np.bincount(labels)
+    usual, share = classes[int(count.argmax())], count.max() / len(labels)
+    notes = [
+        f"one answer for all, {usual!r}, is right for {share:.3f} of the "
+        f"{len(labels)} test samples; with so many an accuracy has a standard error of up to {0.5 / len(labels) ** 0.5:.3f}, "
+        "and more where samples belong together"
+    ]
+    if len(strange := np.setdiff1d(labels, known)):
+        names = ", ".join(classes[each] for each in strange[:5])
+        hint = "; add --no-by-group to hold out samples instead of groups" if grouped else ""
+        notes.append(f"no sample to learn from is of class {names}, so nothing can tell it{hint}")
+    return notes
 
 
 def _map(name: str, vectors: Vectors, labels: NDArray[np.int64] | None) -> Map:
@@ -222,7 +255,7 @@ def _notes(
             f"means and standard deviations are over {seeds} repeats; rows of untrained encoders over all weights"
         )
     for source in [train] if test is None else [train, test]:
-        notes += [f"{len(source.skipped)} unreadable samples of {source.name} are left out"] * bool(source.skipped)
+        notes += [f"{len(source.skipped)} samples of {source.name} are left out"] * bool(source.skipped)
     return notes
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -36,7 +37,7 @@ class Contender:
         embed: Samples -> vectors.
         encoder: What can be looked into; None for bundles and raw samples.
         family: Recipe and encoder, which runs that differ in their seed share; empty for all but subjects.
-        architecture: Name and options of its encoder; empty when that is not known.
+        architecture: Its encoder, see `Architectures`; empty when that is not known.
         seed: Of its initial weights.
         raw: `image` or `series` for raw samples; else empty.
     """
@@ -89,6 +90,7 @@ def contenders(subjects: Sequence[Path], spec: InputSpec, *, seeds: int, seed: i
     """
     found: list[Contender] = []
     untrained: dict[tuple[str, int], Contender] = {}
+    architectures = Architectures()
     notes: list[str] = []
     for subject in dict.fromkeys(subjects):
         encoder: EncoderModule | None = None
@@ -105,7 +107,7 @@ def contenders(subjects: Sequence[Path], spec: InputSpec, *, seeds: int, seed: i
         own = facts.get("seed")
         start = own if isinstance(own, int) else seed
         name, options = _architecture(made)
-        architecture = f"{name} {options}" if options else name
+        architecture = architectures.called(name, options, subject)
         method = facts.get("recipe") or facts.get("made_by") or "unknown"
         kind = " (bundle)" if encoder is None else ""
         found.append(
@@ -163,6 +165,32 @@ def module_embed(encoder: EncoderModule) -> Embed:
         return np.asarray(encoder(torch.from_numpy(checked).to(device)).float().cpu().numpy(), np.float32)
 
     return embed
+
+
+class Architectures:
+    """What encoders are called: name and settings, without the scale of the channels, which is long and says nothing.
+
+    Two that differ in nothing but the scale, for they were trained on other data, are told apart by their first subject.
+    """
+
+    def __init__(self) -> None:
+        self._known: list[tuple[str, dict[str, Any], str]] = []
+
+    def called(self, name: str, options: dict[str, Any], subject: Path) -> str:
+        """The same text for the same name and options, and for no other; empty for no name."""
+        for known, settings, text in self._known:
+            if (known, settings) == (name, options):
+                return text
+        shown = [f"{key}={_plain(value)}" for key, value in options.items() if key not in ("mean", "std")]
+        text = " ".join([name, *shown])
+        if any(text == known for _, _, known in self._known):
+            text = f"{text} of {subject}"
+        self._known.append((name, options, text))
+        return text
+
+
+def _plain(value: Any) -> str:
+    return json.dumps(value, separators=(",", ":"))
 
 
 def _architecture(made: Any) -> tuple[str, dict[str, Any]]:

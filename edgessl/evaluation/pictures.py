@@ -6,15 +6,19 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from edgessl.errors import MissingExtraError
 from edgessl.evaluation.results import FEW, Evaluation, Row
 
 _ACROSS = 4  # maps in a line
+_NAMED = 20  # classes that a legend names
 
 
 def draw_maps(path: Path, found: Evaluation) -> None:
     """A map of every embedding: test samples in the plane of the two widest directions, coloured by class."""
     figure = _figure(len(found.maps))
+    colours = _colours(len(found.classes))
     for place, each in enumerate(found.maps):
         lines, across = _grid(len(found.maps))
         axes = figure.add_subplot(lines, across, place + 1)
@@ -25,9 +29,9 @@ def draw_maps(path: Path, found: Evaluation) -> None:
             axes.scatter(*each.points.T, s=4, color="0.4")
             continue
         for label, name in enumerate(found.classes):
-            axes.scatter(*each.points[each.labels == label].T, s=4, label=name)
-        if place == 0 and len(found.classes) <= 12:
-            axes.legend(fontsize=6, markerscale=2)
+            axes.scatter(*each.points[each.labels == label].T, s=4, color=colours[label], label=name)
+        if place == 0 and len(found.classes) <= _NAMED:
+            figure.legend(loc="outside lower center", ncols=10, fontsize=7, markerscale=2)  # beside the points
     figure.savefig(path)
 
 
@@ -46,7 +50,7 @@ def draw_curves(path: Path, found: Evaluation) -> bool:
         axes.set_xscale("log")
         axes.set_xticks(counts, [str(count) for count in counts])
         axes.minorticks_off()
-        _named(axes, "labels per class", "accuracy of the linear probe")
+        _named(axes, "labels per class (bars: standard deviation over runs)", "accuracy of the linear probe")
     if layers:
         axes = figure.add_subplot(1, sum(panels), sum(panels))
         for row in layers:
@@ -54,9 +58,16 @@ def draw_curves(path: Path, found: Evaluation) -> bool:
                 (line,) = axes.plot(row.layers.names, row.layers.accuracies, marker="o", label=_short(row.name))
                 axes.plot(row.layers.names, row.layers.weights, linestyle=":", color=line.get_color())
         axes.tick_params(axis="x", rotation=45)
-        _named(axes, "layer (dotted: its weight in the gated probe)", "accuracy of the linear probe")
+        _named(axes, "layer", "accuracy of the linear probe; dotted: weight in the gated one")
     figure.savefig(path)
     return True
+
+
+def _colours(count: int) -> Any:
+    """`(count, 4)`: far apart for up to ten classes, else around the rainbow."""
+    from matplotlib import colormaps
+
+    return colormaps["tab10"](range(count)) if count <= 10 else colormaps["turbo"](np.linspace(0, 1, count))
 
 
 def _few(axes: Any, row: Row) -> None:

@@ -97,6 +97,7 @@ class Evaluation:
     """Rows of figures, and what must be said about them.
 
     Attributes:
+        about: What was evaluated on: the sources with their digests, the seeds, the version of edgessl.
         rows: The subjects, then the untrained encoders, then raw samples.
         means: For each family with several subjects (the same recipe and encoder, other seeds): their mean, with the
             spread over subjects.
@@ -107,6 +108,7 @@ class Evaluation:
         maps: Pictures to draw; not in the JSON.
     """
 
+    about: dict[str, Any]
     rows: tuple[Row, ...]
     means: tuple[Row, ...]
     differences: tuple[Difference, ...]
@@ -119,6 +121,7 @@ class Evaluation:
     def to_json(self) -> dict[str, Any]:
         """The fields as plain values."""
         return {
+            "about": self.about,
             "rows": [row.to_json() for row in self.rows],
             "means": [row.to_json() for row in self.means],
             "differences": [asdict(each) for each in self.differences],
@@ -131,13 +134,15 @@ class Evaluation:
     def tables(self) -> list[tuple[str, list[dict[str, Any]]]]:
         """The same for people: titles, and rows whose cells are ready to print. What nobody measured has no column."""
         rows = [*self.rows, *self.means]
-        found = [(f"{self.queries} samples against {self.bank}", _only_used([_cells(row) for row in rows]))]
+        found = [
+            (f"{self.queries} samples to tell, {self.bank} to learn from", _only_used([_cells(row) for row in rows]))
+        ]
         found += [("20-NN accuracy, corrupted", [_corrupted(row) for row in rows if row.corruptions])]
         for row in rows:
             if row.layers is not None:
                 lines = zip(row.layers.names, row.layers.weights, row.layers.accuracies, strict=True)
                 title = f"{row.name}: best at {row.layers.best}; gated probe {row.layers.gated:.3f}"
-                found.append((title, [{"layer": at, "weight": w, "linear": alone} for at, w, alone in lines]))
+                found.append((title, [{"layer": at, "weight": round(w, 4), "linear": alone} for at, w, alone in lines]))
         found += [("above the same encoder untrained, pair by pair", [_compared(each) for each in self.differences])]
         return [(title, lines) for title, lines in found if lines]
 

@@ -7,6 +7,7 @@ A new source is a file with a class or function that gives a `Source`, one line 
 from __future__ import annotations
 
 import os
+import zipfile
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from edgessl.signals import InputSpec
 from edgessl.sources.base import Batch, Skipped, Source
 from edgessl.sources.windows import Windowing
 
-__all__ = ["SOURCES", "Batch", "Skipped", "Source", "Windowing", "open_source"]
+__all__ = ["SOURCES", "Batch", "Skipped", "Source", "Windowing", "has_test", "open_source"]
 
 SPLITS = ("train", "test")
 
@@ -45,6 +46,7 @@ def open_source(
     strict: bool = False,
     spec: InputSpec | None = None,
     windowing: Windowing | None = None,
+    labelled: bool = True,
 ) -> Source:
     """Open what the user named as data.
 
@@ -56,6 +58,7 @@ def open_source(
         strict: Make an unreadable sample an error.
         spec: What the samples are for; data of another kind, rate or channels is refused.
         windowing: How recordings are cut into windows; None leaves it to `spec` and to the recordings.
+        labelled: Whether labels are wanted: then a window of a recording that has none is left out.
 
     Raises:
         InputError: There is no such data, or nothing in it can be used.
@@ -77,8 +80,8 @@ def open_source(
         source = _make(kind)(path, split=split, size=size, name=data, spec=spec, windowing=windowing)
     elif kind == "recordings":
         if size is not None or (spec is not None and spec.kind == "image"):
-            raise InputError(f"{data} holds recordings of sensors, and images are taken; give images, without --series")
-        source = _make(kind)(path, windowing, spec=spec, strict=strict, name=data)
+            raise InputError(f"{data} holds recordings of sensors, and images are taken; give images")
+        source = _make(kind)(path, windowing, spec=spec, strict=strict, name=data, labelled=labelled)
     else:
         source = _make(kind)(path if kind == "folder" else data, size, strict=strict, name=data)
     if spec is not None and source.spec.shape != spec.shape:
@@ -89,6 +92,15 @@ def open_source(
     if spec is not None:
         _same_sensor(data, source.spec, spec)
     return source
+
+
+def has_test(data: str) -> bool:
+    """Whether the data that the user named has a test split of its own: an `.npz` file with `x_test`."""
+    path = Path(data).expanduser()
+    if path.suffix.lower() != ".npz" or not zipfile.is_zipfile(path):
+        return False
+    with zipfile.ZipFile(path) as file:
+        return "x_test.npy" in file.namelist()
 
 
 def _kind(data: str, path: Path) -> str:

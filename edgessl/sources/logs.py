@@ -33,7 +33,8 @@ def read_log(path: Path, windowing: Windowing) -> Recording:
     not empty. What is missing or infinite in a channel is no value.
 
     Raises:
-        InputError: No such column, a column of text among the channels, time that falls, or a file that cannot be read.
+        InputError: No such column, a column of text among the channels, text in a column of numbers, time that falls, or a file
+            that cannot be read.
         MissingExtraError: A Parquet file, and pyarrow is not installed.
     """
     columns = read_columns(path)
@@ -123,9 +124,23 @@ def _channels(columns: Columns, taken: set[str], windowing: Windowing, path: Pat
         and column.dtype.kind == "f"
         and np.isfinite(column).any()
     ]
+    for name in set(columns) - taken:
+        if bad := _odd_text(columns[name]):
+            raise InputError(
+                f"column {name!r} of {path} holds numbers and {bad!r}; repair it, or type --series channels=NAME,... with "
+                "the columns that are wanted"
+            )
     if not names:
         raise InputError(f"{path} has no column of numbers beside the time; it holds {', '.join(columns)}")
     return names
+
+
+def _odd_text(column: NDArray[Any]) -> str:
+    """The first text of a column that holds more numbers than text; empty where it is all text, or all numbers."""
+    if column.dtype.kind != "U":
+        return ""
+    odd = [text for text in column.tolist() if not _is_number(text)]
+    return odd[0] if 2 * len(odd) < np.count_nonzero(column) else ""
 
 
 def _texts(column: NDArray[Any]) -> NDArray[np.str_]:

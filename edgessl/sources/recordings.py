@@ -34,12 +34,13 @@ def recordings_source(
     spec: InputSpec | None = None,
     strict: bool = False,
     name: str | None = None,
+    labelled: bool = True,
 ) -> ArraySource:
     """Windows of one recording, or of every recording below a folder; each file is one group.
 
     Files of a folder come in natural path order, hidden ones are left out. The first that can be read says the channels,
-    and the rate where none is given; one that does not fit it is skipped. A window without a label (see `majority`) is left
-    out where labels are asked for, and listed as skipped.
+    and the rate where none is given; one that does not fit it is skipped. Where `windowing` names a column of labels, a
+    window without one (see `majority`) is left out, and listed as skipped.
 
     Args:
         path: A file whose ending is in `READERS`, or a folder of such files.
@@ -47,13 +48,14 @@ def recordings_source(
         spec: What the windows are for; says what `windowing` leaves out.
         strict: Make a file of a folder that cannot be used an error.
         name: What the user typed; the path when None.
+        labelled: Whether labels are wanted; else every window is kept and has none.
 
     Raises:
         InputError: Nothing can be used, or it is more than `LIMIT_BYTES`.
         MissingExtraError: A Parquet file, and pyarrow is not installed.
     """
     shown = str(path) if name is None else name
-    cut = _Cut((windowing or Windowing()).for_input(spec))
+    cut = _Cut((windowing or Windowing()).for_input(spec), labelled)
     cut.windowing.steps(1e9)  # before anything is read
     if path.is_dir():
         for file in listed(path):
@@ -87,6 +89,7 @@ class _Cut:
     """The windows so far."""
 
     windowing: Windowing
+    labelled: bool
     first: Recording | None = None
     pieces: list[tuple[str, Piece]] = field(default_factory=list)
     skipped: list[Skipped] = field(default_factory=list)
@@ -96,8 +99,14 @@ class _Cut:
         """Resample a recording; the first decides about rate and channels."""
         if self.windowing.label and recording.labels is None:
             raise InputError(f"{file} has no labels; only tables have. Leave out --series label={self.windowing.label}")
+        if not self.labelled:
+            recording = replace(recording, labels=None)
+        try:
+            own = own_rate(recording)
+        except InputError as error:
+            raise InputError(f"{file}: {error}; give at least two rows, with their own times") from error
         if self.windowing.rate_hz is None:
-            self.windowing = replace(self.windowing, rate_hz=own_rate(recording))
+            self.windowing = replace(self.windowing, rate_hz=own)
         if not self.windowing.channels:
             self.windowing = replace(self.windowing, channels=recording.channels)
         if self.first is None:
@@ -110,7 +119,11 @@ class _Cut:
             if len(starts_of(piece.values.shape[1], window, hop))
         ]
         if not found:
-            self.skipped.append(Skipped(file, f"no stretch without gaps fills a window of {window} at {rate:g} Hz"))
+            empty = [
+                name for name, row in zip(recording.channels, recording.values, strict=True) if np.isnan(row).all()
+            ]
+            reason = f"no stretch without gaps fills a window of {window} at {rate:g} Hz"
+            self.skipped.append(Skipped(file, f"channel {empty[0]!r} has no values" if empty else reason))
         self.pieces += found
         count = sum(len(starts_of(piece.values.shape[1], window, hop)) for _, piece in found)
         self.size_bytes += 4 * count * len(recording.channels) * window

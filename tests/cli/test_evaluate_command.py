@@ -26,6 +26,10 @@ def test_a_full_report_of_a_checkpoint_and_its_bundle(
     assert (tmp_path / "report" / "curves.png").is_file()
 
 
+def test_the_help_says_where_labels_come_from(edgessl: Any) -> None:
+    assert "label=NAME" in edgessl("evaluate", "--help").out
+
+
 def test_an_existing_report_is_refused_before_any_work(edgessl: Any, tmp_path: Path) -> None:
     done = edgessl("evaluate", "no-checkpoint", "no-frames", "-o", tmp_path)
     assert done.code == 1

@@ -121,6 +121,38 @@ def test_a_check_compares_what_three_encoders_know(monkeypatch: pytest.MonkeyPat
     assert "no gain" in " ".join(found.reasons)
 
 
+def test_whole_groups_are_held_out_for_the_probes(monkeypatch: pytest.MonkeyPatch) -> None:
+    source, seen = images(), list[tuple[set[int], set[int]]]()
+    source.groups = np.array([f"p{index % 8}" for index in range(len(source))])
+
+    def vectors(encoder: Any, source: Any) -> Any:
+        return np.arange(len(source))[:, None], source.labels, np.arange(len(source))
+
+    def probe(bank: Any, bank_labels: Any, queries: Any, labels: Any) -> Any:
+        seen.append((set((bank % 8).ravel()), set((queries % 8).ravel())))
+        return Probed(knn=0.5, linear=0.5, macro_f1=0.5)
+
+    monkeypatch.setattr(module, "_embedded", vectors)
+    monkeypatch.setattr(module, "probed", probe)
+    check("simclr", source, seeds=[0], run=TINY)
+    assert all(not one & other and len(other) == 2 for one, other in seen)
+    source.groups[:] = "one"  # of one group nothing can be held out whole
+    check("simclr", source, seeds=[0], run=TINY)
+    assert len(seen) == 6
+
+
+def test_logs_with_a_column_of_labels_can_be_checked(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    for name in ("a", "b"):
+        rows = [f"{i / 50},{rng.normal():.3f},{rng.normal() * (1 + i // 200):.3f},{i // 200}" for i in range(400)]
+        (tmp_path / f"{name}.csv").write_text("time_s,ax,ay,what\n" + "\n".join(rows))
+    line = f"recipes --check vicreg {tmp_path} --steps 1 --batch 6 --seeds 2 --margin 1.1"
+    code, out, _ = edgessl(f"{line} --series window=40 --series label=what")
+    assert (code, "vicreg with conv_series" in out) == (3, True)
+    code, _, talk = edgessl(f"{line} --series window=40")
+    assert (code, "--series label=NAME" in talk) == (1, True)
+
+
 def test_series_are_brought_to_one_scale() -> None:
     rng = np.random.default_rng(0)
     values = (rng.normal(0, 1, (30, 3, 40)) * [[1.0], [20.0], [0.0]] + [[0.0], [5.0], [-3.0]]).astype(np.float32)

@@ -59,6 +59,23 @@ def test_a_label_fills_most_of_its_window(tmp_path: Path) -> None:
     assert "no label fills 60%" in source.skipped[0].reason
 
 
+def test_where_labels_are_not_wanted_every_window_is_kept(tmp_path: Path) -> None:
+    lines = [f"{i / 100},{i},{i // 50 if i % 7 else ''}" for i in range(200)]
+    (tmp_path / "log.csv").write_text("time_s,ax,what\n" + "\n".join(lines))
+    windowing = Windowing(window=20, hop=5, label="what")
+    source = open_source(str(tmp_path), windowing=windowing, labelled=False)
+    assert len(source) == (200 - 20) // 5 + 1
+    assert source.spec.channels == ("ax",)  # labels that are numbers are no channel
+    assert (source.labels, source.skipped) == (None, [])
+
+
+def test_a_channel_without_values_is_named(tmp_path: Path) -> None:
+    _csv(tmp_path / "a.csv")
+    (tmp_path / "b.csv").write_text("t,ax,ay\n" + "\n".join(f"{i / 100},{i},nan" for i in range(100)))
+    (skipped,) = open_source(str(tmp_path), windowing=SHORT).skipped
+    assert (skipped.name, skipped.reason) == ("b.csv", "channel 'ay' has no values")
+
+
 def test_a_column_called_label_is_no_channel(tmp_path: Path) -> None:
     assert open_source(_csv(tmp_path / "a.csv", header="t,ax,label"), windowing=SHORT).spec.channels == ("ax",)
 
@@ -100,6 +117,8 @@ def test_dates_need_no_unit(tmp_path: Path) -> None:
         ("t,a\n0,1\n.02,2\n.01,3\n", SHORT, "time falls in column 't'.*behind its row 2"),
         ("t,a\n0,1\n.02\n", SHORT, "1 cells in line 3"),
         ("t,a\n0,x\n.02,y\n", SHORT, "no column of numbers"),
+        ("t,a,b\n0,1,2\n.02,err,2\n.04,3,2\n", SHORT, "column 'a' .*holds numbers and 'err'.*channels="),
+        ("t,a\n0,1\n", SHORT, "a.csv: no channel has two values.*two rows"),
         ("t,a\n0,1\n.02,y\n", Windowing(window=2, channels="a"), "holds 'y', which is no number"),
         ("t,acc\n0,1\n.02,2\n", Windowing(window=2, channels="ac"), "did you mean 'acc'"),
         ("t,acc\n0,1\n.02,2\n", Windowing(window=2, label="act"), "no column 'act'"),

@@ -77,12 +77,34 @@ def test_without_labels_only_rankme_is_told(checkpoint: Path) -> None:
 def test_unreadable_samples_are_told(checkpoint: Path, frames_folder: Path) -> None:
     found = evaluate([checkpoint], open_source(str(frames_folder), spec=SPEC))
     assert found.bank + found.queries == 39
-    assert any(note.startswith("1 unreadable") for note in found.notes)
+    assert any(note.startswith("1 samples of") for note in found.notes)
 
 
 def test_strange_classes_are_refused(checkpoint: Path) -> None:
     with pytest.raises(InputError, match="classes that bright 0 lacks: 3"):
         evaluate([checkpoint], _labelled(30, 0), _labelled(30, 1, classes=4))
+
+
+def test_labels_on_one_side_only_are_refused(checkpoint: Path) -> None:
+    labelled = _labelled(30, 0)
+    plain = ArraySource("plain", labelled.read(range(30))[1], SPEC, labelled.names)
+    for sides in ((labelled, plain), (plain, labelled)):
+        with pytest.raises(InputError, match="bright 0 has labels and plain has none"):
+            evaluate([checkpoint], *sides)
+
+
+def test_a_report_says_on_what_it_was_measured(checkpoint: Path) -> None:
+    train, test = _labelled(40, 0), _labelled(20, 1)
+    about = evaluate([checkpoint], train, test, seed=3).to_json()["about"]
+    assert about["data"] == {"name": "bright 0", "digest": train.digest(), "samples": 40}
+    assert about["test"]["digest"] == test.digest()
+    assert (about["seeds"], about["seed"], about["by_group"]) == (1, 3, False)
+    assert evaluate([checkpoint], train).about["test"] is None
+
+
+def test_accuracies_stand_beside_one_answer_for_all(checkpoint: Path) -> None:
+    notes = evaluate([checkpoint], _labelled(40, 0), _labelled(25, 1, classes=2), linear=False).notes
+    assert any("'0', is right for 0.520 of the 25 test samples" in note and "up to 0.100" in note for note in notes)
 
 
 def test_large_frames_are_averaged() -> None:

@@ -24,6 +24,7 @@ from edgessl.sources.arrays import ArraySource
 
 SPEC = series_spec(3, 40)
 OPTIONS = {"widths": [4, 6], "dim": 5}
+NAME = "none conv_series widths=[4,6] dim=5"
 
 
 def _waves(count: int, seed: int) -> ArraySource:
@@ -61,7 +62,7 @@ def test_the_rival_of_a_subject_has_its_initial_weights(runs: list[Path]) -> Non
     assert [one.name, other.name] == [str(run) for run in runs]
     assert (untrained.runs, raw.name) == (2, "raw series")
     (difference,) = found.differences
-    assert (difference.name, difference.runs) == (f"none conv_series {OPTIONS}", 2)
+    assert (difference.name, difference.runs) == (NAME, 2)
     # A training of no steps is the untrained encoder, to the last digit.
     assert set(difference.mean.values()) | set(difference.sd.values()) | set(difference.least.values()) == {0.0}
     (mean,) = found.means
@@ -92,6 +93,34 @@ def test_people_are_on_one_side_only(runs: list[Path]) -> None:
     free = evaluate(runs[:1], source, by_group=False)
     assert any("both sides" in note for note in free.notes)
     assert any("10 groups have samples on both sides" in note for note in evaluate(runs[:1], source, source).notes)
+
+
+def test_a_class_of_held_out_people_only_is_told(runs: list[Path]) -> None:
+    source = _waves(100, 0)
+    source.labels = np.arange(100) // 10 % 3  # each person does one thing
+    source.groups = np.array([f"p{label}" for label in source.labels])
+    notes = evaluate(runs[:1], source, linear=False).notes
+    assert any("no sample to learn from is of class" in note and "--no-by-group" in note for note in notes)
+    assert not any("no sample to learn from" in note for note in evaluate(runs[:1], source, by_group=False).notes)
+
+
+def test_encoders_of_another_scale_are_told_apart_and_the_scale_is_not_printed(
+    runs: list[Path], tmp_path: Path
+) -> None:
+    for name, std in (("a", 1.0), ("b", 9.0)):
+        with torch.random.fork_rng():
+            torch.manual_seed(4)
+            encoder = build_encoder("conv_series", SPEC, **OPTIONS, mean=[0.0] * 3, std=[std] * 3)
+        (tmp_path / name).mkdir()
+        write_checkpoint(tmp_path / name, encoder.eval(), {"recipe": "none", "seed": 4})
+    found = evaluate([tmp_path / "a", tmp_path / "b"], _waves(60, 0), _waves(30, 1))
+    names = [row.name for row in found.rows]
+    assert names[2:4] == [
+        "untrained" + NAME.removeprefix("none"),
+        f"untrained{NAME.removeprefix('none')} of {tmp_path / 'b'}",
+    ]
+    assert [each.runs for each in found.differences] == [1, 1]
+    assert all(set(each.mean.values()) == {0.0} for each in found.differences)  # each beside its own
 
 
 def test_raw_series_are_standardised_by_the_bank(runs: list[Path]) -> None:
@@ -131,7 +160,7 @@ def test_everything_is_written_and_drawn(runs: list[Path], tmp_path: Path) -> No
     with pytest.raises(InputError):
         write_report(tmp_path / "report", found)
     titles = [title for title, _ in found.tables()]
-    assert titles[0] == "30 samples against 60"
+    assert titles[0] == "30 samples to tell, 60 to learn from"
     assert "20-NN accuracy, corrupted" in titles
     assert sum("best at" in title for title in titles) == 3
     assert titles[-1].startswith("above the same encoder untrained")
