@@ -9,19 +9,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from edgessl.blocks.image_views import ImageViewConfig
-from edgessl.blocks.series_views import SeriesViewConfig
-from edgessl.blocks.views import ViewConfig
+from edgessl.blocks.views import plain_views
 from edgessl.encoders import EncoderModule
 from edgessl.signals import SERIES, InputSpec
 
-_CUT = SeriesViewConfig(span=(0.7, 1.0), scale=(1.0, 1.0), drop=0, noise=0)
-
-#: Where a recipe paints, its view only moves: light and noise that are added would have to be painted too.
-PLAIN_VIEWS: dict[str, ViewConfig] = {
-    "image": ImageViewConfig(area=(0.5, 1.0), turn_deg=0, light=0, grey=0, blur=0, noise=0),
-    **dict.fromkeys(SERIES, _CUT),
-}
+#: What is usual where the whole sample is painted; the numbers are ours.
+PLAIN_VIEWS = plain_views((0.5, 1.0), span=(0.7, 1.0))
 
 
 class Decoder(nn.Module):

@@ -29,6 +29,11 @@ def normal(like: Tensor, generator: torch.Generator) -> Tensor:
     return torch.randn(like.shape, generator=generator, device=generator.device).to(like)
 
 
+def whole(low: int, high: int, generator: torch.Generator) -> int:
+    """One number, drawn evenly from `low` to `high`, both among them."""
+    return int(torch.randint(low, high + 1, (), generator=generator, device=generator.device))
+
+
 def chance(like: Tensor, generator: torch.Generator, probability: float) -> Tensor:
     """Whether something happens: bool, in the shape of `like`."""
     return uniform(like, generator, 0, 1) < probability

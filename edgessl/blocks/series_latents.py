@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from edgessl.encoders import EncoderModule
+from edgessl.errors import InputError
 
 
 def step_features(encoder: EncoderModule, series: Tensor) -> Tensor:
@@ -41,6 +42,22 @@ def step_count(encoder: EncoderModule) -> int:
     return steps
 
 
+def two_steps(encoder: EncoderModule, recipe: str) -> int:
+    """`step_count`, for a recipe that tells steps of a window apart.
+
+    Raises:
+        InputError: There is only one.
+    """
+    steps = step_count(encoder)
+    if steps < 2:
+        told = f"{getattr(encoder, 'name', 'this encoder')!r}"
+        raise InputError(
+            f"recipe {recipe!r} tells latent steps apart, and encoder {told} gives {steps} per window of "
+            f"{encoder.input.shape[1]}. Type --encoder tcn_small, which halves the length once, or cut longer windows"
+        )
+    return steps
+
+
 def hidden(series: Tensor, where: Tensor) -> Tensor:
     """Series with some values taken away: each stands at its channel's mean over the batch.
 
@@ -59,6 +76,12 @@ def to_time(of_steps: Tensor, time: int) -> Tensor:
     steps = of_steps.shape[-1]
     at = torch.arange(time, device=of_steps.device) * steps // time
     return of_steps[..., at]
+
+
+def places_in_time(places: Tensor, steps: int, time: int) -> Tensor:
+    """Latent steps `(batch, count)`, of `steps` -> the time they stand for, bool `(batch, 1, time)`."""
+    chosen = torch.zeros(len(places), 1, steps, dtype=torch.bool, device=places.device)
+    return to_time(chosen.scatter_(2, places[:, None], True), time)
 
 
 class StepPainter(nn.Module):

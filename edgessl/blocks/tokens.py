@@ -151,14 +151,21 @@ class TokenDecoder(nn.Module):
         return filled
 
 
-def random_places(batch: int, count: int, kept: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Draw `kept` of `count` places per sample.
+def random_places(batch: int, count: int, hidden: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Draw which of `count` places are seen in each sample, at least one of them and not all.
 
     lightly's `random_token_mask` does the same, but takes no generator.
 
+    Args:
+        batch: Samples.
+        count: Places, 2 or more.
+        hidden: Share of them that is hidden.
+        generator: Where all chance comes from.
+
     Returns:
-        The places `(batch, kept)`, and the others `(batch, count - kept)`, on the generator's device.
+        The places `(batch, kept)` that are seen, and the others `(batch, count - kept)`, on the generator's device.
     """
+    kept = min(max(1, round(count * (1 - hidden))), count - 1)
     order = torch.rand(batch, count, generator=generator, device=generator.device).argsort(1)
     return order[:, :kept], order[:, kept:]
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from edgessl.blocks.draws import Range
 from edgessl.blocks.image_views import ImageViewConfig, random_image_view
 from edgessl.blocks.series_views import SeriesViewConfig, random_series_view
 from edgessl.signals import SERIES
@@ -15,6 +16,19 @@ ViewConfig = ImageViewConfig | SeriesViewConfig
 
 #: kind of signal -> how far a view may be from its sample, where a recipe says nothing else
 USUAL_VIEWS: dict[str, ViewConfig] = {"image": ImageViewConfig()} | {kind: SeriesViewConfig() for kind in SERIES}
+
+
+def plain_views(area: Range, *, flip: float = 0.5, span: Range = (0.8, 1.0)) -> dict[str, ViewConfig]:
+    """Views that only move, for recipes that paint or hide: light and noise that are added would have to be painted too.
+
+    Args:
+        area: Share of an image in its crop.
+        flip: Probability that an image is mirrored.
+        span: Share of a series that is cut out; its direction and scale stay.
+    """
+    image = ImageViewConfig(area=area, flip=flip, turn_deg=0, light=0, grey=0, blur=0, noise=0)
+    series = SeriesViewConfig(span=span, scale=(1.0, 1.0), drop=0, noise=0)
+    return {"image": image, **dict.fromkeys(SERIES, series)}
 
 
 def random_view(samples: Tensor, generator: torch.Generator, config: ViewConfig) -> Tensor:

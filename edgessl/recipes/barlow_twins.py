@@ -52,5 +52,5 @@ class BarlowTwins(Recipe):
     def forward(self, batch: Views) -> Terms:
         """`correlation`: distance of the views' cross-correlation matrix from the identity."""
         # lightly's own gathering normalises the part of each process alone.
-        z_a, z_b = (gathered(self.project(self.encoder.features(view))) for view in batch.views)  # (batch, out)
+        z_a, z_b = (gathered(self.project(self.encoder.features(view)).float()) for view in batch.views)  # (batch, out)
         return {"correlation": self.distance(z_a, z_b)}

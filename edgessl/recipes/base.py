@@ -9,8 +9,9 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from edgessl.blocks.views import USUAL_VIEWS, ViewConfig, random_view
+from edgessl.blocks.views import USUAL_VIEWS, ViewConfig, multi_crop, random_view
 from edgessl.encoders import EncoderModule
+from edgessl.errors import InputError
 
 #: Named loss terms, each a scalar with its weight inside; the loss is their sum.
 Terms = dict[str, Tensor]
@@ -27,6 +28,10 @@ class Masks:
 
     keep: Tensor
     hide: Tensor
+
+    def to(self, device: torch.device) -> Masks:
+        """The same places where the samples are."""
+        return Masks(self.keep.to(device), self.hide.to(device))
 
 
 @dataclass(frozen=True)
@@ -54,6 +59,26 @@ class Views:
         labels = None if self.labels is None else self.labels.roll(len(first) // 2 + 1, 0)
         return Views((first, *moved), self.masks, labels)
 
+    def required_masks(self) -> Masks:
+        """The masks, for a recipe that cannot do without.
+
+        Raises:
+            InputError: There are none.
+        """
+        if self.masks is None:
+            raise InputError("these views have no masks; make them with the recipe's own `views`")
+        return self.masks
+
+    def required_labels(self) -> Tensor:
+        """The labels, for a recipe that cannot do without.
+
+        Raises:
+            InputError: There are none.
+        """
+        if self.labels is None:
+            raise InputError("these views have no labels; make them with the recipe's own `views`")
+        return self.labels
+
 
 @dataclass(frozen=True, kw_only=True)
 class Defaults:
@@ -75,7 +100,8 @@ class Recipe(nn.Module):
 
     Attributes:
         config: Class of the settings. A setting called `views` is how far a view may be from its sample; None takes
-            what `usual_views` has for the encoder's kind of samples.
+            what `usual_views` has for the encoder's kind of samples. One called `local_views` counts views of a small
+            part, beside two of the whole (multi-crop).
         defaults: Optimizer numbers used where the user gives none.
         usual_views: Kind of signal -> views where the user says nothing.
         encoder: What is trained.
@@ -92,14 +118,18 @@ class Recipe(nn.Module):
         super().__init__()
         self.encoder, self.settings = encoder, settings
 
+    @property
+    def view_config(self) -> ViewConfig:
+        """How far a view may be from its sample."""
+        return getattr(self.settings, "views", None) or self.usual_views[self.encoder.input.kind]
+
     def view(self, samples: Tensor, generator: torch.Generator) -> Tensor:
         """One view of each sample, as the settings say."""
-        views = getattr(self.settings, "views", None)
-        return random_view(samples, generator, views or self.usual_views[self.encoder.input.kind])
+        return random_view(samples, generator, self.view_config)
 
     def views(self, samples: Tensor, generator: torch.Generator) -> Views:
-        """Prepared samples -> views of them, two unless a recipe says otherwise; nothing else in a recipe is random."""
-        return Views((self.view(samples, generator), self.view(samples, generator)))
+        """Prepared samples -> two views, then `local_views` of a small part; nothing else in a recipe is random."""
+        return Views(multi_crop(samples, generator, self.view_config, getattr(self.settings, "local_views", 0)))
 
     def views_at(self, places: Tensor, samples: Tensor, generator: torch.Generator) -> Views:
         """`views`, for a recipe that knows something of each sample by its place `(batch,)` in the source."""

@@ -74,14 +74,12 @@ class BioPM(Recipe):
 
     def forward(self, batch: Views) -> Terms:
         """`masked` and `seen`: absolute error of the movement in hidden elements, and in the others."""
-        seen, whole = batch.views
-        if batch.labels is None:
-            raise InputError("biopm takes views with what is hidden; make them with its own `views`")
+        (seen, whole), where = batch.views, batch.required_labels()
         target = painting_target(self.encoder, whole)
         body = slow_and_body(target, self.encoder.input.rate_hz, self.settings.band_hz)[1]
         error = (self.painter(step_features(self.encoder, seen)) - body).float().abs()
         weights = self.settings
         return {
-            "masked": weights.masked * mean_where(error, batch.labels),
-            "seen": weights.seen * mean_where(error, ~batch.labels),
+            "masked": weights.masked * mean_where(error, where),
+            "seen": weights.seen * mean_where(error, ~where),
         }

@@ -65,13 +65,13 @@ class BYOL(Recipe):
     def online(self, view: Tensor) -> Tensor:
         """The student's prediction `(batch, out)`."""
         prediction: Tensor = self.predict(self.project(self.encoder.features(view)))
-        return prediction
+        return prediction.float()
 
     @torch.no_grad()
     def target(self, view: Tensor) -> Tensor:
         """The teacher's projection `(batch, out)`."""
         projection: Tensor = self.teacher_project(self.teacher.features(view))
-        return projection
+        return projection.float()
 
     def after_step(self, step: int, steps: int) -> None:
         """The teacher follows, ever more slowly."""

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
-from edgessl.blocks.series_latents import hidden, step_count, step_features, to_time
+from edgessl.blocks.contrast import infonce
+from edgessl.blocks.draws import whole
+from edgessl.blocks.series_latents import hidden, step_features, to_time, two_steps
 from edgessl.blocks.views import ViewConfig
 from edgessl.encoders import EncoderModule
 from edgessl.errors import InputError
@@ -49,15 +50,13 @@ class CPC(Recipe):
 
     def __init__(self, encoder: EncoderModule, config: CPCConfig) -> None:
         super().__init__(encoder, config)
-        self._steps = step_count(encoder)
-        if self._steps < 2:
-            raise InputError(f"recipe 'cpc' predicts later latents, and this encoder gives {self._steps} per window")
+        self._steps = two_steps(encoder, "cpc")
         self.context = nn.GRU(encoder.dim, config.context, batch_first=True)  # g_ar
         self.predict = nn.Linear(config.context, config.ahead * encoder.dim)  # W_1 .. W_K
 
     def views(self, series: Tensor, generator: torch.Generator) -> Views:
         """The past and the future of one view of each window; `keep` and `hide` are their latent steps."""
-        cut = int(torch.randint(1, self._steps, (), generator=generator, device=generator.device))
+        cut = whole(1, self._steps - 1, generator)
         view, at = self.view(series, generator), torch.arange(self._steps, device=series.device)
         later = to_time(at >= cut, series.shape[2])
         future = at[cut : cut + self.settings.ahead]
@@ -66,15 +65,9 @@ class CPC(Recipe):
 
     def forward(self, batch: Views) -> Terms:
         """`infonce`: each prediction against the future steps of all windows."""
-        if batch.masks is None:
-            raise InputError("cpc takes views with the place of the cut; make them with its own `views`")
+        masks = batch.required_masks()
         past, future = step_features(self.encoder, torch.cat(batch.views)).chunk(2)  # z: (batch, steps, dim)
-        c = self.context(past[:, batch.masks.keep[0]])[0][:, -1]  # (batch, context)
-        z = future[:, batch.masks.hide[0]]  # (batch, ahead, dim)
+        c = self.context(past[:, masks.keep[0]])[0][:, -1]  # (batch, context)
+        z = future[:, masks.hide[0]]  # (batch, ahead, dim)
         guess = self.predict(c).view(len(c), self.settings.ahead, -1)[:, : z.shape[1]]  # W_k c, as z
         return {"infonce": infonce(guess.flatten(0, 1), z.flatten(0, 1))}
-
-
-def infonce(guesses: Tensor, wanted: Tensor) -> Tensor:
-    """Eq. 4 of the paper: row by row, `-log exp(z W c) / sum over all rows of exp(z_j W c)`; both `(rows, dim)`."""
-    return functional.cross_entropy(guesses @ wanted.T, torch.arange(len(wanted), device=wanted.device))

@@ -9,9 +9,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from edgessl.blocks.draws import Range
-from edgessl.blocks.image_views import ImageViewConfig, crop
+from edgessl.blocks.image_views import crop
 from edgessl.blocks.tokens import TokenDecoder, at_places, encode, patches, random_places, tokens_of
-from edgessl.blocks.views import ViewConfig
+from edgessl.blocks.views import ViewConfig, plain_views
 from edgessl.encoders import EncoderModule
 from edgessl.errors import InputError
 from edgessl.recipes.base import Defaults, Masks, Recipe, Terms, Views
@@ -53,7 +53,7 @@ class CroBo(Recipe):
 
     config = CroBoConfig
     defaults = Defaults(lr=1e-3, weight_decay=0.05, batch=128)
-    usual_views = {"image": ImageViewConfig(area=(0.5, 1.0), turn_deg=0, light=0, grey=0, blur=0, noise=0)}  # noqa: RUF012
+    usual_views = plain_views((0.5, 1.0))
 
     def __init__(self, encoder: EncoderModule, config: CroBoConfig) -> None:
         super().__init__(encoder, config)
@@ -67,20 +67,15 @@ class CroBo(Recipe):
         """A source view, a crop of it, and which patches of the crop are hidden."""
         source = self.view(images, generator)
         local = crop(source, generator, area=self.settings.local, aspect=(3 / 4, 4 / 3), turn_deg=0, flip=0)
-        count = torch.Size(self.grid).numel()
-        kept = max(1, int(count * (1 - self.settings.hidden)))
-        keep, hide = random_places(len(local), count, kept, generator)
-        return Views((source, local.clamp(0, 1)), Masks(keep=keep.to(local.device), hide=hide.to(local.device)))
+        places = random_places(len(local), torch.Size(self.grid).numel(), self.settings.hidden, generator)
+        return Views((source, local.clamp(0, 1)), Masks(*places).to(local.device))
 
     def forward(self, batch: Views) -> Terms:
         """`pixels`: squared error on the hidden patches of the crop, each normalised by its own mean and deviation."""
-        if batch.masks is None:
-            raise InputError("crobo takes views with masks; make them with its own `views`")
-        source, local = batch.views
-        keep, hide = batch.masks.keep, batch.masks.hide
+        (source, local), masks = batch.views, batch.required_masks()
         vector = self.front(self.encoder.features(source)).unsqueeze(1)  # (batch, 1, channels)
-        visible = encode(self.encoder, local, keep)[:, self.prefix :]
-        painted = self.decoder(torch.cat([vector, visible], 1), keep, hide)  # (batch, hidden, values)
-        values = at_places(patches(self.encoder.normalize(local), self.grid, self.patch), hide)
+        visible = encode(self.encoder, local, masks.keep)[:, self.prefix :]
+        painted = self.decoder(torch.cat([vector, visible], 1), masks.keep, masks.hide)  # (batch, hidden, values)
+        values = at_places(patches(self.encoder.normalize(local), self.grid, self.patch), masks.hide)
         target = vision_module("lightly.models.utils").normalize_mean_var(values)
         return {"pixels": functional.mse_loss(painted.float(), target)}

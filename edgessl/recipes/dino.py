@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
-from torch.nn import functional
+from torch import Tensor
 
+from edgessl.blocks.class_head import ClassHead
 from edgessl.blocks.momentum import cosine_momentum, teacher_of, update_teacher
-from edgessl.blocks.views import ViewConfig, multi_crop
+from edgessl.blocks.views import ViewConfig
 from edgessl.encoders import EncoderModule
 from edgessl.errors import InputError
 from edgessl.recipes.base import Defaults, Recipe, Terms, Views
@@ -66,16 +66,11 @@ class DINO(Recipe):
 
     def __init__(self, encoder: EncoderModule, config: DINOConfig) -> None:
         super().__init__(encoder, config)
-        self.head = _Head(encoder.dim, config.hidden, config.narrow, config.out)
+        self.head = ClassHead(encoder.dim, config.hidden, config.narrow, config.out)
         self.teacher, self.teacher_head = teacher_of(self.encoder), teacher_of(self.head)
         losses = vision_module("lightly.loss")
         self.distance = losses.DINOLoss(config.out, student_temp=config.temperature, center_momentum=0.9)
         self.register_buffer("heat", torch.tensor(config.teacher_start))  # the teacher's temperature now
-
-    def views(self, samples: Tensor, generator: torch.Generator) -> Views:
-        """Two views of each sample, then those of a small part."""
-        config = self.settings.views or self.usual_views[self.encoder.input.kind]
-        return Views(multi_crop(samples, generator, config, self.settings.local_views))
 
     def forward(self, batch: Views) -> Terms:
         """`classes`: cross entropy between the teacher on each of the first two views and the student on the others."""
@@ -92,19 +87,3 @@ class DINO(Recipe):
         update_teacher(self.teacher_head, self.head, momentum)
         start, end = self.settings.teacher_start, self.settings.teacher_temperature
         self.heat.fill_(start + (end - start) * min(1.0, (step + 1) / max(1.0, self.settings.warmup * steps)))
-
-
-class _Head(nn.Module):
-    """Cosine to each class; lightly's uses a deprecated weight norm that cannot be copied."""
-
-    def __init__(self, dim: int, hidden: int, narrow: int, out: int) -> None:
-        super().__init__()
-        layers = [(dim, hidden, nn.BatchNorm1d(hidden), nn.GELU()), (hidden, hidden, nn.BatchNorm1d(hidden), nn.GELU())]
-        self.layers = vision_module("lightly.models.modules.heads").ProjectionHead(
-            [*layers, (hidden, narrow, None, None)]
-        )
-        self.classes = nn.Linear(narrow, out, bias=False)
-
-    def forward(self, h: Tensor) -> Tensor:
-        z = functional.normalize(self.layers(h), dim=1)
-        return functional.linear(z, functional.normalize(self.classes.weight, dim=1))

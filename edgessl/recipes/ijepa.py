@@ -3,29 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor, nn
-from torch.nn import functional
+from torch import Tensor
 
-from edgessl.blocks.image_views import ImageViewConfig
+from edgessl.blocks.block_prediction import BlockPrediction
 from edgessl.blocks.momentum import cosine_momentum, teacher_of, update_teacher
-from edgessl.blocks.tokens import TokenDecoder, at_places, block_places, encode, tokens_of
-from edgessl.blocks.views import ViewConfig
+from edgessl.blocks.views import ViewConfig, plain_views
 from edgessl.encoders import EncoderModule
 from edgessl.errors import InputError
 from edgessl.recipes.base import Defaults, Masks, Recipe, Terms, Views
-from edgessl.recipes.mae import PLAIN_VIEWS
-
-if TYPE_CHECKING:
-    from edgessl.recipes.bootleg import Bootleg
-
-#: The paper's crop, without a flip; series as in `mae`.
-CROP_VIEWS: dict[str, ViewConfig] = {
-    **PLAIN_VIEWS,
-    "image": ImageViewConfig(area=(0.3, 1.0), turn_deg=0, flip=0, light=0, grey=0, blur=0, noise=0),
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,64 +48,33 @@ class IJEPA(Recipe):
     """I-JEPA (Assran et al. 2023, arXiv:2301.08243), section 3.
 
     The paper's loss is an L2 distance; smooth L1 and a target without scale (layer norm) are the released code's, which
-    we follow. Its encoders have no class token and are judged by their mean; ours may pool by one, which nothing would
-    train. So a second term predicts the same blocks from the pooled vector of the context alone.
+    we follow. Its encoders have no class token and are judged by their mean. Ours may pool by one, and the predictor,
+    which sees it among the tokens of the context, need not use it: so a second term, of ours, predicts the same blocks
+    from the pooled vector alone.
     """
 
     config = IJEPAConfig
     defaults = Defaults(lr=1e-3, weight_decay=0.05, batch=128)
-    usual_views = CROP_VIEWS
+    usual_views = plain_views((0.3, 1.0), flip=0)
 
     def __init__(self, encoder: EncoderModule, config: IJEPAConfig) -> None:
         super().__init__(encoder, config)
-        embed, dim = tokens_of(encoder, "ijepa"), encoder.channels[-1]
-        self.grid, self.prefix = embed.grid, embed.prefix
-        self.predictor = TokenDecoder(embed.grid, dim, dim, width=config.width, depth=config.depth, heads=config.heads)
-        self.front = nn.Linear(encoder.dim, dim)  # the pooled vector as a token
+        sizes = {"width": config.width, "depth": config.depth, "heads": config.heads}
+        last = [len(encoder.stages) - 1]
+        self.blocks = BlockPrediction(encoder, "ijepa", last, blocks=config.blocks, pooled=config.pooled, **sizes)
         self.teacher = teacher_of(encoder)
 
     def views(self, samples: Tensor, generator: torch.Generator) -> Views:
         """One view of each sample, to be seen in part by the student and whole by the teacher."""
-        return block_views(self.view(samples, generator), self.grid, self.settings.blocks, generator)
+        view = self.view(samples, generator)
+        return Views((view, view), Masks(*self.blocks.places(len(view), generator)).to(view.device))
 
     def forward(self, batch: Views) -> Terms:
         """`tokens` and `pooled`: smooth L1 on the target blocks, from all tokens of the context and from its pool."""
-        if batch.masks is None:
-            raise InputError("ijepa takes views with masks; make them with its own `views`")
-        return block_terms(self, batch.views[0], self.target(batch.views[1], batch.masks.hide), batch.masks)
-
-    @torch.no_grad()
-    def target(self, samples: Tensor, places: Tensor) -> Tensor:
-        """The teacher's tokens `(batch, count, dim)` at these places, each without its mean and scale."""
-        tokens = encode(self.teacher, samples)[:, self.prefix :]
-        return functional.layer_norm(at_places(tokens, places).float(), tokens.shape[-1:])
+        (seen, whole), masks = batch.views, batch.required_masks()  # the same samples, but in the negative control
+        target = self.blocks.target(self.teacher, whole, masks.hide)
+        return dict(self.blocks(self.encoder, seen, masks.keep, masks.hide, target))
 
     def after_step(self, step: int, steps: int) -> None:
         """The teacher follows, ever more slowly."""
         update_teacher(self.teacher, self.encoder, cosine_momentum(step, steps, self.settings.momentum))
-
-
-def block_terms(recipe: IJEPA | Bootleg, seen: Tensor, target: Tensor, masks: Masks) -> Terms:
-    """Smooth L1 between `target` `(batch, asked, outputs)` and what the context of `seen` says of the blocks."""
-    settings, keep, ask = recipe.settings, masks.keep, masks.hide
-    tokens = encode(recipe.encoder, seen, keep)
-    predicted = predict_blocks(recipe.predictor, tokens, keep, ask, settings.blocks)
-    terms = {"tokens": functional.smooth_l1_loss(predicted.float(), target)}
-    if settings.pooled:
-        pooled = recipe.front(recipe.encoder.pool(tokens)).unsqueeze(1)
-        guessed = predict_blocks(recipe.predictor, pooled, keep[:, :0], ask, settings.blocks)
-        terms["pooled"] = settings.pooled * functional.smooth_l1_loss(guessed.float(), target)
-    return terms
-
-
-def block_views(view: Tensor, grid: tuple[int, ...], blocks: int, generator: torch.Generator) -> Views:
-    """The same view twice, with the context to keep and the target blocks to ask for, one behind the other."""
-    keep, hide = block_places(len(view), grid, generator, blocks=blocks)
-    return Views((view, view), Masks(keep=keep.to(view.device), hide=hide.flatten(1).to(view.device)))
-
-
-def predict_blocks(predictor: TokenDecoder, tokens: Tensor, keep: Tensor, ask: Tensor, blocks: int) -> Tensor:
-    """Each block on its own, as in the paper: `(batch, asked, outputs)` at `blocks` blocks, one behind the other."""
-    tokens, keep = (each.repeat_interleave(blocks, 0) for each in (tokens, keep))
-    predicted: Tensor = predictor(tokens, keep, ask.reshape(len(tokens), -1))
-    return predicted.reshape(*ask.shape, -1)

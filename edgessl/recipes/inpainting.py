@@ -9,6 +9,7 @@ from torch import Tensor
 
 from edgessl.blocks.decoders import PLAIN_VIEWS, Decoder, painting_target
 from edgessl.blocks.draws import uniform
+from edgessl.blocks.series_latents import mean_where
 from edgessl.blocks.views import ViewConfig
 from edgessl.encoders import EncoderModule
 from edgessl.errors import InputError
@@ -61,11 +62,9 @@ class Inpainting(Recipe):
 
     def forward(self, batch: Views) -> Terms:
         """`pixels`: mean squared error of the normalised pixels inside the hole."""
-        if batch.labels is None:
-            raise InputError("inpainting takes views with labels, the holes; make them with its own `views`")
-        holed, whole = batch.views
+        (holed, whole), hole = batch.views, batch.required_labels()
         error = self.decoder(self.encoder.features(holed)).float() - painting_target(self.encoder, whole)
-        return {"pixels": (error**2 * batch.labels).sum() / (error.shape[1] * batch.labels.sum())}
+        return {"pixels": mean_where(error.square(), hole)}
 
 
 def holes(images: Tensor, generator: torch.Generator, side: float) -> Tensor:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from edgessl.blocks.views import ViewConfig, multi_crop
+from edgessl.blocks.views import ViewConfig
 from edgessl.encoders import EncoderModule
 from edgessl.errors import InputError
 from edgessl.recipes.base import Defaults, Recipe, Terms, Views
@@ -61,14 +61,9 @@ class LeJEPA(Recipe):
         self.sigreg = losses.SIGReg(num_vectors=config.slices, gather_distributed=True)
         self.register_buffer("step", torch.tensor(0))
 
-    def views(self, samples: Tensor, generator: torch.Generator) -> Views:
-        """Two views of each sample, then those of a small part."""
-        config = self.settings.views or self.usual_views[self.encoder.input.kind]
-        return Views(multi_crop(samples, generator, config, self.settings.local_views))
-
     def forward(self, batch: Views) -> Terms:
         """`agreement`: distance of each view from the mean of the first two; `gaussian`: SIGReg; weighted."""
-        z = self.project(self.encoder.features(torch.cat(batch.views)))
+        z = self.project(self.encoder.features(torch.cat(batch.views))).float()
         z = torch.stack(z.chunk(len(batch.views)))  # (views, batch, out)
         agreement = vision_module("lightly.loss.lejepa_loss").lejepa_invariance_loss(all_proj=z, global_proj=z[:2])
         with torch.random.fork_rng([z.device] if z.is_cuda else []):

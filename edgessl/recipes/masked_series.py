@@ -8,7 +8,14 @@ import torch
 from torch import Tensor
 
 from edgessl.blocks.decoders import PLAIN_VIEWS
-from edgessl.blocks.series_latents import StepPainter, hidden, mean_where, step_features, to_time
+from edgessl.blocks.series_latents import (
+    StepPainter,
+    hidden,
+    mean_where,
+    places_in_time,
+    step_features,
+    two_steps,
+)
 from edgessl.blocks.tokens import random_places
 from edgessl.blocks.views import ViewConfig
 from edgessl.encoders import EncoderModule
@@ -47,28 +54,21 @@ class MaskedSeries(Recipe):
 
     def __init__(self, encoder: EncoderModule, config: MaskedSeriesConfig) -> None:
         super().__init__(encoder, config)
+        self._steps = two_steps(encoder, "masked_series")
         self.painter = StepPainter(encoder)
-        if self.painter.steps < 2:
-            raise InputError(
-                f"recipe 'masked_series' hides some of the latent steps; {encoder.name!r} gives 1 per window"
-            )
 
     def views(self, series: Tensor, generator: torch.Generator) -> Views:
         """A view with patches hidden, and the whole of it; the label says which steps of time are hidden."""
-        view, steps = self.view(series, generator), self.painter.steps
-        kept = min(max(1, round(steps * (1 - self.settings.hidden))), steps - 1)
-        hide = random_places(len(view), steps, kept, generator)[1].to(view.device)
-        where = torch.zeros(len(view), 1, steps, dtype=torch.bool, device=view.device).scatter_(2, hide[:, None], True)
-        where = to_time(where, view.shape[2])
+        view = self.view(series, generator)
+        hide = random_places(len(view), self._steps, self.settings.hidden, generator)[1].to(view.device)
+        where = places_in_time(hide, self._steps, view.shape[2])
         return Views((hidden(view, where), view), labels=where)
 
     def forward(self, batch: Views) -> Terms:
         """`patches`: squared error of what was hidden."""
-        seen, whole = batch.views
-        if batch.labels is None:
-            raise InputError("masked_series takes views with what is hidden; make them with its own `views`")
+        (seen, whole), where = batch.views, batch.required_labels()
         error = self.painter(step_features(self.encoder, seen)) - per_window(whole)
-        return {"patches": mean_where(error.float().square(), batch.labels)}
+        return {"patches": mean_where(error.float().square(), where)}
 
 
 def per_window(series: Tensor) -> Tensor:

@@ -8,8 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from edgessl.blocks.image_views import ImageViewConfig
-from edgessl.blocks.views import ViewConfig
+from edgessl.blocks.views import ViewConfig, plain_views
 from edgessl.encoders import EncoderModule
 from edgessl.errors import InputError
 from edgessl.recipes.base import Defaults, Recipe, Terms, Views
@@ -45,7 +44,7 @@ class Rotation(Recipe):
 
     config = RotationConfig
     defaults = Defaults(lr=2e-3, weight_decay=5e-4, batch=128)
-    usual_views = {"image": ImageViewConfig(area=(0.5, 1.0), turn_deg=0, light=0, grey=0, blur=0, noise=0)}  # noqa: RUF012
+    usual_views = plain_views((0.5, 1.0))
 
     def __init__(self, encoder: EncoderModule, config: RotationConfig) -> None:
         super().__init__(encoder, config)
@@ -60,10 +59,8 @@ class Rotation(Recipe):
 
     def forward(self, batch: Views) -> Terms:
         """`turn`: cross-entropy over the four turns; log 4 = 1.386 is guessing."""
-        if batch.labels is None:
-            raise InputError("rotation takes views with labels; make them with its own `views`")
         logits = self.head(self.encoder.features(batch.views[0]))  # (batch, 4)
-        return {"turn": functional.cross_entropy(logits.float(), batch.labels)}
+        return {"turn": functional.cross_entropy(logits.float(), batch.required_labels())}
 
 
 def turned(images: Tensor, quarters: Tensor) -> Tensor:

@@ -47,6 +47,6 @@ class SimSiam(Recipe):
     def forward(self, batch: Views) -> Terms:
         """`cosine`: 1 - cos(prediction, projection), the mean of both directions; no gradient through the projection."""
         z_1, z_2 = (self.project(self.encoder.features(view)) for view in batch.views)  # (batch, out)
-        p_1, p_2 = self.predict(z_1), self.predict(z_2)
-        loss = self.negative_cosine(p_1, z_2.detach()) + self.negative_cosine(p_2, z_1.detach())
+        p_1, p_2 = self.predict(z_1).float(), self.predict(z_2).float()
+        loss = self.negative_cosine(p_1, z_2.detach().float()) + self.negative_cosine(p_2, z_1.detach().float())
         return {"cosine": 1 + loss / 2}

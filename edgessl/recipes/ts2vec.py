@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from edgessl.blocks.draws import chance
-from edgessl.blocks.series_latents import hidden, step_count, step_features, to_time
+from edgessl.blocks.draws import chance, whole
+from edgessl.blocks.series_latents import hidden, step_features, to_time, two_steps
 from edgessl.encoders import EncoderModule
 from edgessl.errors import InputError
 from edgessl.recipes.base import Defaults, Masks, Recipe, Terms, Views
@@ -47,29 +47,25 @@ class TS2Vec(Recipe):
 
     def __init__(self, encoder: EncoderModule, config: TS2VecConfig) -> None:
         super().__init__(encoder, config)
-        self._steps = step_count(encoder)
+        self._steps = two_steps(encoder, "ts2vec")
 
     def views(self, series: Tensor, generator: torch.Generator) -> Views:
         """Two crops with steps hidden; `keep` are the latent steps that both show, the same in every window."""
         batch, _, time = series.shape
-        least = min(2, self._steps)
-        shared = _whole(least, self._steps, generator)
-        left = _whole(0, self._steps - shared, generator)
-        start, end = _whole(0, left, generator), _whole(left + shared, self._steps, generator)
+        count = whole(2, self._steps, generator)
+        left = whole(0, self._steps - count, generator)
+        right = left + count
+        start, end = whole(0, left, generator), whole(right, self._steps, generator)
         at = torch.arange(self._steps, device=series.device)
-        late, early = to_time(at < left, time), to_time(at >= left + shared, time)
-        before, after = to_time(at < start, time), to_time(at >= end, time)
-        each = series.new_zeros(batch, 1, time)
-        first = hidden(series, before | early | chance(each, generator, self.settings.hidden))
-        second = hidden(series, late | after | chance(each, generator, self.settings.hidden))
-        shown = at[left : left + shared].expand(batch, -1)
-        return Views((first, second), Masks(keep=shown, hide=at[:0].expand(batch, -1)))
+        views, each = [], series.new_zeros(batch, 1, time)
+        for low, high in ((start, right), (left, end)):
+            outside = to_time((at < low) | (at >= high), time)
+            views.append(hidden(series, outside | chance(each, generator, self.settings.hidden)))
+        return Views(tuple(views), Masks(keep=at[left:right].expand(batch, -1), hide=at[:0].expand(batch, -1)))
 
     def forward(self, batch: Views) -> Terms:
         """`instance` and `temporal` contrast, means over scales that halve the number of steps."""
-        if batch.masks is None:
-            raise InputError("ts2vec takes views with the steps they share; make them with its own `views`")
-        shared = batch.masks.keep[0]
+        shared = batch.required_masks().keep[0]
         z_1, z_2 = step_features(self.encoder, torch.cat(batch.views))[:, shared].chunk(2)  # (batch, shared, dim)
         instance, temporal, scales = z_1.new_zeros(()), z_1.new_zeros(()), 0
         while True:
@@ -94,8 +90,3 @@ def contrast(z_1: Tensor, z_2: Tensor) -> Tensor:
     logits = (z @ z.transpose(1, 2)).masked_fill(torch.eye(rows, dtype=torch.bool, device=z.device), -torch.inf)
     other = torch.arange(rows, device=z.device).roll(rows // 2).expand(len(z), -1)
     return functional.cross_entropy(logits.flatten(0, 1), other.flatten())
-
-
-def _whole(low: int, high: int, generator: torch.Generator) -> int:
-    """Drawn evenly from `low` to `high`, both among them."""
-    return int(torch.randint(low, high + 1, (), generator=generator, device=generator.device))

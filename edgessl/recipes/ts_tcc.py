@@ -8,7 +8,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from edgessl.blocks.series_latents import step_count, step_features
+from edgessl.blocks.contrast import infonce
+from edgessl.blocks.draws import whole
+from edgessl.blocks.series_latents import step_features, two_steps
 from edgessl.blocks.series_views import SeriesViewConfig, random_series_view
 from edgessl.encoders import EncoderModule
 from edgessl.errors import InputError
@@ -69,10 +71,8 @@ class TSTCC(Recipe):
 
     def __init__(self, encoder: EncoderModule, config: TSTCCConfig) -> None:
         super().__init__(encoder, config)
-        self._steps = step_count(encoder)
+        self._steps = two_steps(encoder, "ts_tcc")
         self._ahead = max(1, int(self._steps * config.future))
-        if self._steps <= self._ahead:
-            raise InputError(f"recipe 'ts_tcc' predicts later latents, and this encoder gives {self._steps} per window")
         block = vision_module("timm.models.vision_transformer").Block
         self.narrow = nn.Linear(encoder.dim, config.width)
         self.token = nn.Parameter(torch.randn(1, 1, config.width))  # stands for the context c_t
@@ -84,27 +84,18 @@ class TSTCC(Recipe):
     def views(self, series: Tensor, generator: torch.Generator) -> Views:
         """A weak and a strong view; `keep` is the past that is summed up, `hide` the steps that are predicted."""
         pair = [random_series_view(series, generator, each) for each in (self.settings.weak, self.settings.strong)]
-        now = int(torch.randint(1, self._steps - self._ahead + 1, (), generator=generator, device=generator.device))
+        now = whole(1, self._steps - self._ahead, generator)
         at = torch.arange(now + self._ahead, device=series.device).expand(len(series), -1)
         return Views((pair[0], pair[1]), Masks(keep=at[:, :now], hide=at[:, now:]))
 
     def forward(self, batch: Views) -> Terms:
         """`temporal`: each context tells its window's future in the other view. `contextual`: NT-Xent of the contexts."""
-        if batch.masks is None:
-            raise InputError("ts_tcc takes views with the place of the cut; make them with its own `views`")
-        past, future = batch.masks.keep[0], batch.masks.hide[0]
+        masks = batch.required_masks()
         z = functional.normalize(step_features(self.encoder, torch.cat(batch.views)), dim=2)  # (2 batch, steps, dim)
-        tokens = self.narrow(z[:, past])
+        tokens = self.narrow(z[:, masks.keep[0]])
         c = self.blocks(torch.cat([self.token.expand(len(z), -1, -1), tokens], 1))[:, 0]  # (2 batch, width)
-        guess_1, guess_2 = self.predict(c).view(len(c), self._ahead, -1).chunk(2)  # (batch, ahead, dim)
-        z_1, z_2 = z[:, future].chunk(2)
-        temporal = _told_apart(guess_1, z_2) + _told_apart(guess_2, z_1)
+        guess_1, guess_2 = self.predict(c).view(len(c), self._ahead, -1).transpose(0, 1).chunk(2, 1)
+        z_1, z_2 = z[:, masks.hide[0]].transpose(0, 1).chunk(2, 1)  # (ahead, batch, dim)
+        temporal = infonce(guess_1, z_2) + infonce(guess_2, z_1)  # at each step, among all windows
         contextual = self.contrast(*self.head(c).chunk(2))
         return {"temporal": self.settings.temporal * temporal, "contextual": self.settings.contextual * contextual}
-
-
-def _told_apart(guesses: Tensor, wanted: Tensor) -> Tensor:
-    """Eq. 1: at each step, a window's guess against that step of all windows; both `(batch, ahead, dim)`."""
-    logits = guesses.transpose(0, 1) @ wanted.permute(1, 2, 0)  # (ahead, batch, batch)
-    own = torch.arange(len(wanted), device=wanted.device).expand(len(logits), -1)
-    return functional.cross_entropy(logits.flatten(0, 1), own.flatten())

@@ -10,7 +10,14 @@ from torch import Tensor
 from edgessl.blocks.decoders import PLAIN_VIEWS, painting_target
 from edgessl.blocks.draws import uniform
 from edgessl.blocks.series_elements import jerk_energy
-from edgessl.blocks.series_latents import StepPainter, hidden, mean_where, step_features, to_time
+from edgessl.blocks.series_latents import (
+    StepPainter,
+    hidden,
+    mean_where,
+    places_in_time,
+    step_features,
+    two_steps,
+)
 from edgessl.blocks.views import ViewConfig
 from edgessl.encoders import EncoderModule
 from edgessl.errors import InputError
@@ -48,25 +55,22 @@ class UniMotion(Recipe):
 
     def __init__(self, encoder: EncoderModule, config: UniMotionConfig) -> None:
         super().__init__(encoder, config)
+        self._steps = two_steps(encoder, "unimotion")
         self.painter = StepPainter(encoder)
-        if self.painter.steps < 2:
-            raise InputError(f"recipe 'unimotion' hides some of the latent steps; {encoder.name!r} gives 1 per window")
 
     def views(self, series: Tensor, generator: torch.Generator) -> Views:
         """A view without its nucleus, and the whole of it; the label says which steps of time are hidden."""
-        view, steps = self.view(series, generator), self.painter.steps
+        view, steps = self.view(series, generator), self._steps
         energy = jerk_energy(view, steps)  # (batch, steps)
         count = min(max(1, round(steps * self.settings.hidden)), steps - 1)
         # The smallest of exponential waiting times: drawn one after another, in proportion to energy, none twice.
         waiting = -uniform(energy, generator, 1e-6, 1).log() / energy.clamp_min(1e-12)
         hide = waiting.topk(count, dim=1, largest=False).indices
-        where = to_time(torch.zeros_like(energy, dtype=torch.bool).scatter_(1, hide, True)[:, None], view.shape[2])
+        where = places_in_time(hide, steps, view.shape[2])
         return Views((hidden(view, where), view), labels=where)
 
     def forward(self, batch: Views) -> Terms:
         """`nucleus`: squared error of what was hidden."""
-        seen, whole = batch.views
-        if batch.labels is None:
-            raise InputError("unimotion takes views with what is hidden; make them with its own `views`")
+        (seen, whole), where = batch.views, batch.required_labels()
         error = self.painter(step_features(self.encoder, seen)) - painting_target(self.encoder, whole)
-        return {"nucleus": mean_where(error.float().square(), batch.labels)}
+        return {"nucleus": mean_where(error.float().square(), where)}

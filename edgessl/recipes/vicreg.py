@@ -55,7 +55,7 @@ class VICReg(Recipe):
     def forward(self, batch: Views) -> Terms:
         """`invariance`, `variance` and `covariance`, weighted."""
         loss, weight = vision_module("lightly.loss.vicreg_loss"), self.settings
-        z_a, z_b = (self.expander(self.encoder.features(view)) for view in batch.views)  # (batch, out)
+        z_a, z_b = (self.expander(self.encoder.features(view)).float() for view in batch.views)  # (batch, out)
         invariance = loss.invariance_loss(z_a, z_b)
         z_a, z_b = gathered(z_a), gathered(z_b)  # the statistics are those of the batch over all devices
         return {

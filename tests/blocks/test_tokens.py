@@ -110,8 +110,16 @@ def test_a_width_that_cannot_be_shared_is_named(grid: tuple[int, ...], width: in
         TokenDecoder(grid, 4, 4, width=width, depth=1, heads=3)
 
 
+@pytest.mark.parametrize(
+    ("count", "hidden", "kept"), [(20, 0.9, 2), (64, 0.75, 16), (7, 0.6, 3), (2, 0.99, 1), (2, 0.01, 1), (5, 0.01, 4)]
+)
+def test_a_share_of_the_places_is_hidden_never_all_and_never_none(count: int, hidden: float, kept: int) -> None:
+    keep, hide = random_places(3, count, hidden, torch.Generator().manual_seed(0))
+    assert (keep.shape, hide.shape) == ((3, kept), (3, count - kept))
+
+
 def test_random_places_are_every_place_once() -> None:
-    keep, hide = random_places(50, 7, 3, torch.Generator().manual_seed(0))
+    keep, hide = random_places(50, 7, 0.6, torch.Generator().manual_seed(0))
     assert keep.shape == (50, 3)
     assert torch.equal(torch.cat([keep, hide], 1).sort(1).values, torch.arange(7).expand(50, 7))
     assert len({tuple(row) for row in keep.tolist()}) > 20

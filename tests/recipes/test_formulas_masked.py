@@ -8,6 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from edgessl.blocks.tokens import tokens_of
 from edgessl.encoders import EncoderModule, build_encoder
 from edgessl.errors import InputError
 from edgessl.recipes import Masks, Recipe, Views, build_recipe
@@ -88,7 +89,7 @@ def test_every_patch_of_maes_views_is_kept_or_hidden() -> None:
     masks = _masks(
         build_recipe("mae", _encoder(), hidden=0.75).views(_samples(batch=4), torch.Generator().manual_seed(0))
     )
-    assert masks.keep.shape == (4, 1)
+    assert masks.keep.shape == (4, 2)
     assert torch.equal(torch.cat([masks.keep, masks.hide], 1).sort(1).values, torch.arange(6).expand(4, -1))
     assert len({tuple(row) for row in masks.hide.tolist()}) > 1
 
@@ -112,10 +113,10 @@ def _smooth_l1(error: Array) -> float:
 def _block_loss(recipe: Recipe, levels: list[int], weight: float) -> tuple[dict[str, float], dict[str, float]]:
     """The terms of a recipe that asks for blocks, and the same by numpy from hooked outputs."""
     batch = recipe.views(_samples(recipe.encoder.input.kind), torch.Generator().manual_seed(2))
-    predicted = _outputs(recipe.predictor)
+    predicted = _outputs(recipe.get_submodule("blocks.predictor"))
     stages = [_outputs(stage) for stage in recipe.teacher.stages]
     terms = {key: term.item() for key, term in recipe(batch).items()}
-    prefix = recipe.prefix
+    prefix = tokens_of(recipe.encoder, "x").prefix
     wanted = []
     for sample, places in enumerate(_masks(batch).hide.tolist()):
         for place in places:
@@ -140,11 +141,25 @@ def test_bootleg_asks_for_several_depths_each_without_mean_and_scale(kind: str) 
     assert terms == pytest.approx(wanted, rel=1e-4)
 
 
+@pytest.mark.parametrize("name", ["ijepa", "bootleg"])
+def test_without_the_term_that_is_ours_only_tokens_are_predicted(name: str) -> None:
+    recipe = build_recipe(name, _encoder(), pooled=0.0)
+    assert set(recipe(recipe.views(_samples(), torch.Generator().manual_seed(2)))) == {"tokens"}
+    assert not any("front" in key for key in recipe.state_dict())
+
+
+@pytest.mark.parametrize("name", ["mae", "ijepa", "bootleg", "crobo"])
+def test_masked_recipes_ask_for_their_masks(name: str) -> None:
+    images = _samples()
+    with pytest.raises(InputError, match="no masks; make them with the recipe's own `views`"):
+        build_recipe(name, _encoder())(Views((images, images)))
+
+
 @pytest.mark.parametrize(("depth", "levels", "wanted"), [(6, 3, [2, 4, 6]), (6, 4, [2, 3, 4, 6]), (2, 3, [1, 2])])
 def test_bootlegs_depths_are_spread_evenly(depth: int, levels: int, wanted: list[int]) -> None:
     encoder = build_encoder("vit_micro", image_spec(16, 24), dim=16, depth=depth, heads=2, patch=4)
     recipe = build_recipe("bootleg", encoder, levels=levels)
-    assert recipe.levels == wanted
+    assert list(recipe.blocks.levels) == wanted
 
 
 @pytest.mark.parametrize("name", ["ijepa", "bootleg"])
@@ -154,7 +169,7 @@ def test_a_block_is_predicted_without_what_is_in_it(name: str) -> None:
     masks = Masks(keep=torch.tensor([[0, 1, 2]] * 2), hide=torch.tensor([[3, 4]] * 2))
     other = images.clone()
     other[:, :, 4:] = torch.rand(2, 3, 4, 12)  # the lower half
-    predicted = _outputs(recipe.predictor)
+    predicted = _outputs(recipe.get_submodule("blocks.predictor"))
     recipe(Views((images, images), masks))
     recipe(Views((other, other), masks))
     assert torch.equal(predicted[0], predicted[2])

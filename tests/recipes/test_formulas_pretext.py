@@ -91,7 +91,7 @@ def test_every_turn_is_drawn_about_equally_often() -> None:
 def test_rotation_and_inpainting_ask_for_their_labels() -> None:
     images = _random(3, 3, 8, 12)
     for name in ("rotation", "inpainting"):
-        with pytest.raises(InputError, match=f"{name} takes views with labels"):
+        with pytest.raises(InputError, match="no labels; make them with the recipe's own `views`"):
             build_recipe(name, _conv())(Views((images, images)))
 
 

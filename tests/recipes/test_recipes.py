@@ -116,8 +116,11 @@ def test_views_have_the_shape_and_the_range_of_the_samples(case: tuple[str, str]
 def test_held_against_what_belongs_to_others_the_loss_is_another(case: tuple[str, str]) -> None:
     recipe = _recipe(case)
     batch = recipe.views(_samples(recipe), torch.Generator().manual_seed(0))
-    paired, unpaired = recipe(batch), recipe(batch.unpaired())
-    assert any(paired[key].item() != unpaired[key].item() for key in paired)
+    # Each time a fresh recipe: a queue or a centre that has moved would change the loss by itself.
+    paired, again, unpaired = (
+        {key: term.item() for key, term in _recipe(case)(views).items()} for views in (batch, batch, batch.unpaired())
+    )
+    assert paired == again != unpaired
 
 
 def test_a_gradient_reaches_every_part_of_the_encoder_that_features_use(case: tuple[str, str]) -> None:
@@ -139,7 +142,8 @@ def test_the_loss_falls(case: tuple[str, str]) -> None:
         optimizer.step()
         recipe.after_step(step, 20)
         losses.append(sum(term.item() for term in terms))
-    assert sum(losses[-4:]) / 4 < 0.95 * losses[0]
+    # Of the first two: a queue begins with directions at random, which nothing is like.
+    assert sum(losses[-4:]) / 4 < 0.95 * max(losses[:2])
 
 
 def test_a_recipe_trains_the_encoder_it_was_given(case: tuple[str, str]) -> None:
@@ -191,11 +195,15 @@ def test_defaults_are_numbers_that_an_optimizer_takes(case: tuple[str, str]) -> 
 
 
 def test_it_works_under_mixed_precision(case: tuple[str, str]) -> None:
-    recipe = _recipe(case)
+    exact, recipe = _terms(_recipe(case), 1), _recipe(case)
     views = recipe.views(_samples(recipe), torch.Generator().manual_seed(1))
     with torch.autocast("cpu", torch.bfloat16):
         terms = recipe(views)
-    assert all(torch.isfinite(term) for term in terms.values())
+    torch.autograd.backward(list(terms.values()))
+    assert {key: term.item() for key, term in terms.items()} == pytest.approx(
+        {key: term.item() for key, term in exact.items()}, rel=0.03, abs=0.003
+    )
+    assert all(torch.isfinite(weight.grad).all() for weight in recipe.parameters() if weight.grad is not None)
 
 
 @pytest.mark.parametrize("name", [name for name, entry in RECIPES.items() if len(entry.kinds) < len(ANY)])
