@@ -42,7 +42,7 @@ def step_count(encoder: EncoderModule) -> int:
     return steps
 
 
-def two_steps(encoder: EncoderModule, recipe: str) -> int:
+def steps_per_window(encoder: EncoderModule, recipe: str) -> int:
     """`step_count`, for a recipe that tells steps of a window apart.
 
     Raises:
@@ -85,19 +85,22 @@ def places_in_time(places: Tensor, steps: int, time: int) -> Tensor:
 
 
 class StepPainter(nn.Module):
-    """Step features -> the series they stand for, each step by one linear layer on its own: the encoder does the rest."""
+    """Step features -> the series they stand for (`to_time`), each step by one linear layer: the encoder does the rest."""
 
     def __init__(self, encoder: EncoderModule) -> None:
         super().__init__()
         self.channels, self.time = encoder.input.shape
         self.steps = step_count(encoder)
-        self.patch = -(-self.time // self.steps)  # the last may reach beyond the window
+        self.patch = -(-self.time // self.steps)  # time steps at most that a latent step stands for
         self.paint = nn.Linear(encoder.dim, self.channels * self.patch)
 
     def forward(self, features: Tensor) -> Tensor:
         """`(batch, steps, dim)` -> `(batch, channels, time)`."""
         painted = self.paint(features).view(len(features), self.steps, self.channels, self.patch)
-        return torch.as_tensor(painted.transpose(1, 2).flatten(2)[..., : self.time])
+        step = to_time(torch.arange(self.steps, device=features.device), self.time)
+        begins = -(-step * self.time // self.steps)
+        inside = torch.arange(self.time, device=features.device) - begins
+        return torch.as_tensor(painted.transpose(1, 2).flatten(2).index_select(2, step * self.patch + inside))
 
 
 def mean_where(values: Tensor, where: Tensor) -> Tensor:

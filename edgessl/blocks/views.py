@@ -50,7 +50,8 @@ def random_view(samples: Tensor, generator: torch.Generator, config: ViewConfig)
 def multi_crop(samples: Tensor, generator: torch.Generator, config: ViewConfig, narrow: int) -> tuple[Tensor, ...]:
     """Two views of each sample and `narrow` of a small part of it (SwAV, arXiv:2006.09882, section 3.2).
 
-    All have the shape of the samples; the paper's narrow views are smaller, too, which saves time with large images.
+    All have the shape of the samples; the paper's narrow views are smaller, too, which saves time with large images, and
+    have batch norms to themselves. Recipes here encode all views at once.
     """
     configs = [config] * 2 + [narrowed(config)] * narrow
     return tuple(random_view(samples, generator, each) for each in configs)

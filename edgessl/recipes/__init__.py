@@ -127,7 +127,13 @@ def build_recipe(name: str, encoder: EncoderModule, **options: Any) -> Recipe:
         known = " and ".join(RECIPES[name].kinds)
         raise InputError(f"recipe {name!r} learns from {known} samples; this encoder takes {kind}")
     views = {"views": recipe.usual_views[kind]} if "views" in {field.name for field in fields(recipe.config)} else {}
-    return recipe(encoder, settings_of(recipe.config, f"recipe {name!r}", options, views))
+    settings: Any = settings_of(recipe.config, f"recipe {name!r}", options, views)
+    try:
+        return recipe(encoder, settings)
+    except (ArithmeticError, RuntimeError, TypeError, ValueError) as error:
+        if not options:
+            raise
+        raise InputError(f"recipe {name!r} cannot be built with {options}: {error}") from error
 
 
 def settings_of(

@@ -56,7 +56,7 @@ class Views:
         """
         first, *others = self.views
         moved = (view.roll(1 + place % max(len(view) - 1, 1), 0) for place, view in enumerate(others))
-        labels = None if self.labels is None else self.labels.roll(len(first) // 2 + 1, 0)
+        labels = None if self.labels is None else self.labels.roll((len(first) // 2 + 1) % len(first) or 1, 0)
         return Views((first, *moved), self.masks, labels)
 
     def required_masks(self) -> Masks:

@@ -32,7 +32,7 @@ class BootlegConfig(IJEPAConfig):
 
 
 class Bootleg(Recipe):
-    """Self-distillation of hidden layers (2026, arXiv:2603.15553).
+    """Self-distillation of hidden layers (Lowe et al. 2026, arXiv:2603.15553).
 
     From the paper: the student sees a part, the teacher, its slow average, the whole, and one predictor gives the
     teacher's hidden features of several blocks at the hidden places, one behind the other. Inferred, and so ours: which

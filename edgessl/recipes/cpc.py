@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from edgessl.blocks.contrast import infonce
 from edgessl.blocks.draws import whole
-from edgessl.blocks.series_latents import hidden, step_features, to_time, two_steps
+from edgessl.blocks.series_latents import hidden, step_features, steps_per_window, to_time
 from edgessl.blocks.views import ViewConfig
 from edgessl.encoders import EncoderModule
 from edgessl.errors import InputError
@@ -50,7 +50,7 @@ class CPC(Recipe):
 
     def __init__(self, encoder: EncoderModule, config: CPCConfig) -> None:
         super().__init__(encoder, config)
-        self._steps = two_steps(encoder, "cpc")
+        self._steps = steps_per_window(encoder, "cpc")
         self.context = nn.GRU(encoder.dim, config.context, batch_first=True)  # g_ar
         self.predict = nn.Linear(config.context, config.ahead * encoder.dim)  # W_1 .. W_K
 

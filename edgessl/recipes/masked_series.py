@@ -14,7 +14,7 @@ from edgessl.blocks.series_latents import (
     mean_where,
     places_in_time,
     step_features,
-    two_steps,
+    steps_per_window,
 )
 from edgessl.blocks.tokens import random_places
 from edgessl.blocks.views import ViewConfig
@@ -54,7 +54,7 @@ class MaskedSeries(Recipe):
 
     def __init__(self, encoder: EncoderModule, config: MaskedSeriesConfig) -> None:
         super().__init__(encoder, config)
-        self._steps = two_steps(encoder, "masked_series")
+        self._steps = steps_per_window(encoder, "masked_series")
         self.painter = StepPainter(encoder)
 
     def views(self, series: Tensor, generator: torch.Generator) -> Views:

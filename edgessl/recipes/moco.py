@@ -22,7 +22,7 @@ class MoCoConfig:
     """Settings of MoCo.
 
     Attributes:
-        temperature: Of the contrast; v2's, table 2.
+        temperature: Of the contrast; v2's.
         momentum: Of the teacher; the paper's is 0.999, for 200 epochs of ImageNet. Ours suits some 1,000 steps.
         queue: Keys of earlier batches that stand against each pair; the paper's are 65,536.
         hidden: Width of the head's hidden layer; v2's is 2048.

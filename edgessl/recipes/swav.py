@@ -43,6 +43,8 @@ class SwAVConfig:
         for name in ("temperature", "sharpness"):
             if not getattr(self, name) > 0:
                 raise InputError(f"{name} must be positive, not {getattr(self, name)}")
+        if not 0 <= self.frozen <= 1:
+            raise InputError(f"frozen is a share of the steps, 0 to 1, not {self.frozen}")
         if self.local_views < 0:
             raise InputError(f"local_views counts views, 0 or more, not {self.local_views}")
 

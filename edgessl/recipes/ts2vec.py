@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from edgessl.blocks.contrast import contrast_of_views
 from edgessl.blocks.draws import chance, whole
-from edgessl.blocks.series_latents import hidden, step_features, to_time, two_steps
+from edgessl.blocks.series_latents import hidden, step_features, steps_per_window, to_time
 from edgessl.encoders import EncoderModule
 from edgessl.errors import InputError
 from edgessl.recipes.base import Defaults, Masks, Recipe, Terms, Views
@@ -47,7 +48,7 @@ class TS2Vec(Recipe):
 
     def __init__(self, encoder: EncoderModule, config: TS2VecConfig) -> None:
         super().__init__(encoder, config)
-        self._steps = two_steps(encoder, "ts2vec")
+        self._steps = steps_per_window(encoder, "ts2vec")
 
     def views(self, series: Tensor, generator: torch.Generator) -> Views:
         """Two crops with steps hidden; `keep` are the latent steps that both show, the same in every window."""
@@ -70,23 +71,10 @@ class TS2Vec(Recipe):
         instance, temporal, scales = z_1.new_zeros(()), z_1.new_zeros(()), 0
         while True:
             scales += 1
-            instance = instance + contrast(z_1.transpose(0, 1), z_2.transpose(0, 1))
+            instance = instance + contrast_of_views(z_1.transpose(0, 1), z_2.transpose(0, 1))
             if z_1.shape[1] == 1:
                 break
-            temporal = temporal + contrast(z_1, z_2)
+            temporal = temporal + contrast_of_views(z_1, z_2)
             z_1, z_2 = (functional.max_pool1d(z.transpose(1, 2), 2).transpose(1, 2) for z in (z_1, z_2))
         share = self.settings.instance
         return {"instance": share * instance / scales, "temporal": (1 - share) * temporal / scales}
-
-
-def contrast(z_1: Tensor, z_2: Tensor) -> Tensor:
-    """Eq. 1 and 2 of the paper: of all rows of its group, a row's nearest shall be its own in the other view.
-
-    Args:
-        z_1, z_2: `(groups, rows, dim)`; compared by their plain products, without a temperature.
-    """
-    z = torch.cat([z_1, z_2], 1)
-    rows = z.shape[1]
-    logits = (z @ z.transpose(1, 2)).masked_fill(torch.eye(rows, dtype=torch.bool, device=z.device), -torch.inf)
-    other = torch.arange(rows, device=z.device).roll(rows // 2).expand(len(z), -1)
-    return functional.cross_entropy(logits.flatten(0, 1), other.flatten())

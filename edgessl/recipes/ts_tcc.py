@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from edgessl.blocks.contrast import infonce
 from edgessl.blocks.draws import whole
-from edgessl.blocks.series_latents import step_features, two_steps
+from edgessl.blocks.series_latents import step_features, steps_per_window
 from edgessl.blocks.series_views import SeriesViewConfig, random_series_view
 from edgessl.encoders import EncoderModule
 from edgessl.errors import InputError
@@ -71,7 +71,7 @@ class TSTCC(Recipe):
 
     def __init__(self, encoder: EncoderModule, config: TSTCCConfig) -> None:
         super().__init__(encoder, config)
-        self._steps = two_steps(encoder, "ts_tcc")
+        self._steps = steps_per_window(encoder, "ts_tcc")
         self._ahead = max(1, int(self._steps * config.future))
         block = vision_module("timm.models.vision_transformer").Block
         self.narrow = nn.Linear(encoder.dim, config.width)

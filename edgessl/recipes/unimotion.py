@@ -16,7 +16,7 @@ from edgessl.blocks.series_latents import (
     mean_where,
     places_in_time,
     step_features,
-    two_steps,
+    steps_per_window,
 )
 from edgessl.blocks.views import ViewConfig
 from edgessl.encoders import EncoderModule
@@ -55,7 +55,7 @@ class UniMotion(Recipe):
 
     def __init__(self, encoder: EncoderModule, config: UniMotionConfig) -> None:
         super().__init__(encoder, config)
-        self._steps = two_steps(encoder, "unimotion")
+        self._steps = steps_per_window(encoder, "unimotion")
         self.painter = StepPainter(encoder)
 
     def views(self, series: Tensor, generator: torch.Generator) -> Views:

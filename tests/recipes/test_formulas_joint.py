@@ -157,6 +157,17 @@ def test_swavs_prototypes_are_of_length_1_at_first_and_after_each_step() -> None
         recipe.after_step(0, 10)
 
 
+def test_swavs_prototypes_stay_as_drawn_for_a_while_and_then_learn() -> None:
+    recipe, learned = build_recipe("swav", _conv(), prototypes=6, out=7, frozen=0.3), []
+    assert isinstance(recipe, SwAV)
+    for step in range(10):
+        recipe.zero_grad()
+        recipe(_batch())["swap"].backward()
+        learned.append(recipe.prototypes.weight.grad is not None)
+        recipe.after_step(step, 10)
+    assert learned == [False] * 3 + [True] * 7
+
+
 def test_dino_is_algorithm_1_of_its_paper_with_every_other_view() -> None:
     recipe, batch = build_recipe("dino", _conv(), out=9, hidden=14, narrow=7), _batch(4)
     assert isinstance(recipe, DINO)
@@ -244,6 +255,7 @@ def test_without_views_of_a_part_there_are_two(name: str) -> None:
         ("moco_v3", "momentum", -0.1),
         ("barlow_twins", "redundancy", -1.0),
         ("swav", "sharpness", 0.0),
+        ("swav", "frozen", 1.5),
         ("swav", "local_views", -1),
         ("dino", "teacher_start", 0.0),
         ("dino", "warmup", 2.0),

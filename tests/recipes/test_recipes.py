@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from edgessl.cli.main import app
 from edgessl.encoders import EncoderModule, build_encoder
 from edgessl.errors import InputError, UnknownNameError
-from edgessl.recipes import ANY, RECIPES, Recipe, Terms, build_recipe, recipe_class
+from edgessl.recipes import ANY, RECIPES, Recipe, Terms, Views, build_recipe, recipe_class
 from edgessl.recipes.mae import MAE
 from edgessl.signals import image_spec, series_spec
 from edgessl.trainstate import read_state, write_state
@@ -129,6 +129,37 @@ def test_a_gradient_reaches_every_part_of_the_encoder_that_features_use(case: tu
     reached = {key for key, weight in recipe.encoder.stages.named_parameters() if weight.grad is not None}
     assert reached == {key for key, _ in recipe.encoder.stages.named_parameters()}
     assert all(torch.isfinite(weight.grad).all() for weight in recipe.parameters() if weight.grad is not None)
+
+
+def test_few_and_odd_samples_of_one_channel_are_enough(case: tuple[str, str]) -> None:
+    torch.manual_seed(0)
+    spec = image_spec(*SIZE) if _recipe(case).encoder.input.kind == "image" else series_spec(1, 40)
+    for batch in (2, 3):
+        recipe = build_recipe(case[0], build_encoder(case[1], spec, **SMALL[case[1]]))
+        samples = _samples(recipe, batch)[:, : 3 if spec.kind == "image" else 1]
+        terms = list(recipe(recipe.views(samples, torch.Generator().manual_seed(1))).values())
+        torch.autograd.backward(terms)
+        assert all(torch.isfinite(term) for term in terms)
+        assert all(torch.isfinite(weight.grad).all() for weight in recipe.parameters() if weight.grad is not None)
+
+
+@pytest.mark.parametrize("encoder", ["vit_micro", "vit_series"])
+@pytest.mark.parametrize("name", [name for name, entry in RECIPES.items() if entry.kinds == ANY])
+def test_what_learns_from_all_kinds_trains_transformers_too(name: str, encoder: str) -> None:
+    recipe = _recipe((name, encoder))
+    terms = _terms(recipe, 1)
+    torch.autograd.backward(list(terms.values()))
+    assert all(torch.isfinite(term) for term in terms.values())
+    assert all(weight.grad is not None for weight in recipe.encoder.stages.parameters() if weight.requires_grad)
+
+
+@pytest.mark.parametrize("batch", [2, 3, 12])
+def test_unpaired_views_and_labels_are_never_a_samples_own(batch: int) -> None:
+    own = torch.arange(batch)
+    moved = Views((own, own, own), labels=own).unpaired()
+    assert moved.labels is not None
+    assert torch.equal(moved.views[0], own)
+    assert all((each != own).all() for each in (*moved.views[1:], moved.labels))
 
 
 def test_the_loss_falls(case: tuple[str, str]) -> None:
@@ -245,6 +276,9 @@ def test_an_unknown_recipe_names_the_nearest() -> None:
         ("byol", "momentum", 1.5),
         ("mae", "hidden", 1.0),
         ("mae", "width", 30),
+        ("mae", "heads", 0),
+        ("simclr", "out", -1),
+        ("dino", "hidden", -1),
     ],
 )
 def test_a_setting_out_of_range_is_named(recipe: str, option: str, value: float) -> None:
