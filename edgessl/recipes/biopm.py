@@ -41,6 +41,8 @@ class BioPMConfig:
             raise InputError(f"band_hz must be two rising frequencies, not {self.band_hz}")
         if self.bins < 2:
             raise InputError(f"bins must be 2 or more, not {self.bins}")
+        if min(self.masked, self.seen) < 0:
+            raise InputError(f"masked and seen are weights, 0 or more, not {self.masked} and {self.seen}")
         if not 0 < self.hidden[0] <= self.hidden[1] < 1:
             raise InputError(f"hidden is a range of shares of the bins, between 0 and 1, not {self.hidden}")
 

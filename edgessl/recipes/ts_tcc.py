@@ -52,6 +52,8 @@ class TSTCCConfig:
     def __post_init__(self) -> None:
         if not 0 < self.future < 1:
             raise InputError(f"future is the share of steps that is predicted, between 0 and 1, not {self.future}")
+        if min(self.temporal, self.contextual) < 0:
+            raise InputError(f"temporal and contextual are weights, 0 or more, not {self.temporal}, {self.contextual}")
         if not self.temperature > 0:
             raise InputError(f"temperature must be positive, not {self.temperature}")
         if self.width < 1 or self.heads < 1 or self.width % self.heads:

@@ -290,6 +290,8 @@ def test_what_is_hidden_stands_at_the_batchs_mean() -> None:
         ("ts_tcc", "future", 1.0),
         ("ts_tcc", "temperature", 0.0),
         ("ts_tcc", "width", 30),
+        ("ts_tcc", "contextual", -1.0),
+        ("biopm", "seen", -1.0),
         ("cpc", "ahead", 0),
         ("masked_series", "hidden", 0.0),
         ("biopm", "bins", 1),

@@ -28,6 +28,7 @@ SMALL = {  # settings that make the encoders of the table small
     "tcn_small": {"width": 8, "depth": 2, "dim": 16},
     "vit_series": {"dim": 16, "depth": 2, "heads": 2, "patch": 4},
 }
+TEACHERS = ("bootleg", "byol", "dino", "ijepa", "moco", "moco_v3")
 CASES = [
     (name, encoder)
     for name, entry in sorted(RECIPES.items())
@@ -129,6 +130,19 @@ def test_a_gradient_reaches_every_part_of_the_encoder_that_features_use(case: tu
     reached = {key for key, weight in recipe.encoder.stages.named_parameters() if weight.grad is not None}
     assert reached == {key for key, _ in recipe.encoder.stages.named_parameters()}
     assert all(torch.isfinite(weight.grad).all() for weight in recipe.parameters() if weight.grad is not None)
+
+
+@pytest.mark.parametrize("case", [case for case in CASES if case[0] in TEACHERS], ids="-".join)
+def test_the_loss_is_held_against_a_teacher_that_gets_no_gradient(case: tuple[str, str]) -> None:
+    same, other = _recipe(case), _recipe(case)
+    teacher = other.get_submodule("teacher")
+    with torch.no_grad():
+        for weight in teacher.parameters():
+            weight.add_(0.3 * torch.randn(weight.shape, generator=torch.Generator().manual_seed(0)))
+    first, second = _terms(same, 1), _terms(other, 1)
+    assert all(first[key].item() != second[key].item() for key in first)
+    torch.autograd.backward(list(second.values()))
+    assert all(weight.grad is None for weight in teacher.parameters())
 
 
 def test_few_and_odd_samples_of_one_channel_are_enough(case: tuple[str, str]) -> None:
