@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from edgessl.blocks.series_latents import StepPainter, hidden, mean_where, step_count, step_features, to_time
+from edgessl.blocks.series_latents import step_count, step_features, to_time
 from edgessl.encoders import EncoderModule, build_encoder
 from edgessl.errors import InputError
 from edgessl.recipes import Masks, Recipe, Views, build_recipe
@@ -53,44 +53,6 @@ def _array(tensor: Tensor) -> Array:
 def _places(past: range, future: range, batch: int = 5) -> Masks:
     keep, hide = (torch.tensor(list(each)).expand(batch, -1) for each in (past, future))
     return Masks(keep=keep, hide=hide)
-
-
-@pytest.mark.parametrize("name", SMALL)
-def test_the_mean_of_step_features_is_what_the_encoder_gives(name: str) -> None:
-    encoder, series = _encoder(name).eval(), _series()
-    steps = step_features(encoder, series)
-    assert steps.shape == (5, step_count(encoder), encoder.dim)
-    torch.testing.assert_close(steps.mean(1), encoder.features(series))
-
-
-def test_counting_the_steps_leaves_an_encoder_as_it_was() -> None:
-    encoder = _encoder()
-    before = {key: value.clone() for key, value in encoder.state_dict().items()}
-    assert step_count(encoder) == 7
-    assert encoder.training
-    assert all(torch.equal(before[key], value) for key, value in encoder.state_dict().items())
-
-
-def test_steps_of_latents_stand_for_equal_parts_of_time() -> None:
-    assert to_time(torch.tensor([[5, 6, 7]]), 7).tolist() == [[5, 5, 5, 6, 6, 7, 7]]
-
-
-def test_a_step_is_painted_by_its_own_features() -> None:
-    painter = StepPainter(_encoder(time=26))  # 7 steps of 3 or 4
-    features = torch.randn(2, 7, 10)
-    painted = painter(features)
-    assert painted.shape == (2, 3, 26)
-    at = to_time(torch.arange(7), 26)
-    assert at.bincount().tolist() == [4, 4, 4, 3, 4, 4, 3]
-    for step in range(7):
-        wanted = painter.paint(features[:, step]).view(2, 3, 4)[..., : (at == step).sum()]
-        torch.testing.assert_close(painted[:, :, at == step], wanted)
-
-
-def test_a_mean_over_nothing_is_nothing() -> None:
-    values = torch.arange(6.0).view(1, 2, 3)
-    assert mean_where(values, torch.tensor([[[True, False, True]]])).item() == pytest.approx((0 + 2 + 3 + 5) / 4)
-    assert mean_where(values, torch.zeros(1, 1, 3, dtype=torch.bool)).item() == 0
 
 
 def _contrast(z_1: Array, z_2: Array) -> float:
@@ -274,12 +236,6 @@ def test_unimotion_is_the_squared_error_of_hidden_patches() -> None:
     target = (whole - whole.mean((0, 2), keepdims=True)) / whole.std((0, 2), keepdims=True)
     error = (_painted(recipe, batch) - target)[where] ** 2
     assert recipe(batch)["nucleus"].item() == pytest.approx(error.mean(), rel=1e-4)
-
-
-def test_what_is_hidden_stands_at_the_batchs_mean() -> None:
-    series, where = _series() + 9.81, torch.rand(5, 1, 28) < 0.5
-    wanted = np.where(where.numpy(), _array(series).mean((0, 2), keepdims=True), _array(series))
-    np.testing.assert_allclose(_array(hidden(series, where)), wanted, rtol=1e-5)
 
 
 @pytest.mark.parametrize(
