@@ -82,6 +82,16 @@ def test_of_other_images_the_middle_is_turned_and_enlarged_without_a_change_of_s
         torch.testing.assert_close(found[quarters], wanted[0])
 
 
+def test_rotations_label_says_how_its_view_was_turned() -> None:
+    still = {"area": (1.0, 1.0), "aspect": (1.0, 1.0), "flip": 0.0}
+    recipe = build_recipe("rotation", build_encoder("conv_small", image_spec(8, 8), widths=(6, 8), dim=10), views=still)
+    images = _random(9, 3, 8, 8)
+    batch = _batch(recipe, images)
+    assert batch.labels is not None
+    for image, view, quarters in zip(images, batch.views[0], batch.labels.tolist(), strict=True):
+        torch.testing.assert_close(view, image.rot90(quarters, (1, 2)), atol=1e-5, rtol=0)
+
+
 def test_every_turn_is_drawn_about_equally_often() -> None:
     labels = _batch(build_recipe("rotation", _conv()), _random(400, 3, 8, 12)).labels
     assert labels is not None

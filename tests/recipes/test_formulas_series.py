@@ -94,6 +94,9 @@ def test_both_crops_of_ts2vec_show_the_shared_steps_and_nothing_else_of_each_oth
         both = torch.zeros(7, dtype=torch.bool)
         both[batch.masks.keep[0]] = True
         assert torch.equal(shown[0] & shown[1], to_time(both, 28))
+        at = to_time(both, 28).nonzero().flatten()
+        assert not shown[0][at[-1] + 1 :].any()  # the first crop ends where the shared steps end,
+        assert not shown[1][: at[0]].any()  # the second begins where they begin
         own_parts += int((shown[0] ^ shown[1]).any())
     assert own_parts > 15
 
