@@ -22,7 +22,7 @@ from edgessl.metrics import Vectors
 from edgessl.recipes import RECIPES, Recipe, Views, build_recipe
 from edgessl.signals import SERIES
 from edgessl.sources import Source
-from edgessl.sources.base import Indices
+from edgessl.sources.base import Indices, finite_rows
 from edgessl.trainer import Run, seeded, train
 
 SEEDS, STEPS, MARGIN = (0, 1, 2), 300, 0.02
@@ -218,8 +218,9 @@ def _embedded(encoder: EncoderModule, source: Source) -> tuple[Vectors, Labels, 
     encoder.eval().cpu()
     kept, vectors = [], []
     for batch in source.batches(256):
-        kept.append(batch.indices)
-        vectors.append(encoder(torch.from_numpy(batch.frames)).numpy())
+        good = finite_rows(batch.frames)
+        kept.append(batch.indices[good])
+        vectors.append(encoder(torch.from_numpy(batch.frames[good])).numpy())
     labels = np.zeros(len(source), np.int64) if source.labels is None else source.labels
     places = np.concatenate(kept)
     return np.concatenate(vectors), labels[places], places

@@ -63,8 +63,10 @@ class Figures:
 
 
 def figures(features: Tensor) -> Figures:
-    """The figures of features `(n, dim)`, n at least 2, of any length and dtype."""
+    """The figures of features `(n, dim)`, n at least 2, of any length and dtype; NaN where a feature is not finite."""
     vectors = unit_rows(features.double().cpu())
+    if not bool(vectors.isfinite().all()):  # numpy finds no singular values then
+        return Figures(spread=math.nan, rank=math.nan, uniformity=math.nan)
     return Figures(
         spread=vectors.std(0, correction=0).mean().item() * math.sqrt(vectors.shape[1]),
         rank=rankme(vectors.numpy()),
@@ -127,9 +129,9 @@ class CollapseGuard(Callback):
         if self._stop and self._bad >= PATIENCE:
             raise CollapseError(
                 f"at step {step} the encoder has collapsed: spread {seen.spread:.2g} (at the start {first.spread:.2g}; under "
-                f"{LEAST_SPREAD} is too little), effective rank {seen.rank:.2f}, uniformity {seen.uniformity:.2g}, "
-                f"{PATIENCE} checks in a row. Every sample gets about the same vector. Type a lower --lr than "
-                f"{self._plan.lr:g}, a larger --batch than {self._plan.batch}, or another --set of the recipe"
+                f"{LEAST_SPREAD} is too little), effective rank {seen.rank:.2f} (at the start {first.rank:.2f}; under "
+                f"{LEAST_RANK} is too little), {PATIENCE} checks in a row. Samples can hardly be told apart. Type a lower --lr "
+                f"than {self._plan.lr:g}, a larger --batch than {self._plan.batch}, or another --set of the recipe"
             )
 
     def state_dict(self) -> dict[str, Any]:

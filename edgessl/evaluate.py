@@ -21,7 +21,7 @@ from edgessl.evaluation.splits import held_out
 from edgessl.evaluation.trial import Side, Trial
 from edgessl.metrics import Vectors
 from edgessl.sources import Source
-from edgessl.sources.base import Indices
+from edgessl.sources.base import Indices, finite_rows
 
 __all__ = ["Difference", "Evaluation", "Row", "evaluate", "linear_probe", "module_embed", "raw_pixels"]
 
@@ -106,7 +106,11 @@ def evaluate(
                 if maps and contender.name not in found.maps:
                     found.maps[contender.name] = _map(contender.name, pair[1], known[1])
             found.sizes.append((len(rows[0]), len(rows[1])))
+    sides = [(train, kept)] if test is None else [(train, kept), (test, kept_queries)]
     notes = [*everyone.notes, *found.notes, *_notes(train, test, groups, seeds, labelled=labels is not None)]
+    notes += [
+        f"{count} samples of {side.name} are left out" for side, rows in sides if (count := _left_out(side, rows))
+    ]
     if layers and any(found.layers.get(one.name) is None for one in everyone.subjects):
         notes.append("layers are probed in checkpoints with labels only; a bundle's graph cannot be looked into")
     about: dict[str, Any] = {"data": _about(train), "test": None if test is None else _about(test)}
@@ -177,15 +181,17 @@ def _taking_part(everyone: Contenders, repeat: int) -> list[Contender]:
 
 
 def _embed(embedders: dict[Key, Embed], source: Source) -> tuple[dict[Key, Vectors], Indices]:
-    """Vectors of every readable sample by every embedder, in one pass, and the samples' indices."""
+    """Vectors of every readable sample without NaN and infinity by every embedder, in one pass, and the samples' indices."""
     vectors: dict[Key, list[Vectors]] = {key: [] for key in embedders}
     kept: list[Indices] = []
     for batch in source.batches(256):
-        kept.append(batch.indices)
-        for key, embed in embedders.items():
-            vectors[key].append(embed(batch.frames))
+        good = finite_rows(batch.frames)
+        if good.any():
+            kept.append(batch.indices[good])
+            for key, embed in embedders.items():
+                vectors[key].append(embed(batch.frames[good]))
     if not kept:
-        raise InputError(f"no sample of {source.name} can be read")
+        raise InputError(f"no sample of {source.name} can be read, or all hold NaN or infinity")
     return {key: np.concatenate(parts) for key, parts in vectors.items()}, np.concatenate(kept)
 
 
@@ -254,9 +260,13 @@ def _notes(
         notes.append(
             f"means and standard deviations are over {seeds} repeats; rows of untrained encoders over all weights"
         )
-    for source in [train] if test is None else [train, test]:
-        notes += [f"{len(source.skipped)} samples of {source.name} are left out"] * bool(source.skipped)
     return notes
+
+
+def _left_out(source: Source, kept: Indices) -> int:
+    """Samples that could not be made or read, and those that hold NaN or infinity."""
+    skipped = {each.name for each in source.skipped}
+    return len(skipped | set(source.names)) - len(kept)
 
 
 def _in_both(train: Source, test: Source) -> NDArray[np.str_]:

@@ -125,9 +125,11 @@ def train(recipe: Recipe, source: Source, *, output: Path, run: Run, facts: dict
     try:
         _fit(trainer, module, loader, state, folder)
     except CollapseError as error:
+        kept = newest(folder)
+        what = "The log is" if kept is None else f"The state of step {step_of(kept)} and the log are"
         raise CollapseError(
-            f"{error}. The state of step {step_of(newest(folder))} and the log are in {folder}; to begin again, type "
-            "--overwrite with other settings, or to go on regardless the same command with --resume --no-guard"
+            f"{error}. {what} in {folder}; to begin again, type --overwrite with other settings, or to go on regardless "
+            "the same command with --resume --no-guard"
         ) from error
     except InputError as error:
         kept = newest(folder)

@@ -12,7 +12,7 @@ from torch.utils.data import Dataset
 
 from edgessl.errors import InputError
 from edgessl.sources import Source
-from edgessl.sources.base import Indices
+from edgessl.sources.base import NOT_FINITE, Indices, finite_rows
 
 #: Below this a source is kept in memory as one array.
 MEMORY_LIMIT_BYTES = 1 << 30
@@ -25,8 +25,8 @@ FrameBatch = tuple[Tensor, list[tuple[str, str]], Tensor]
 class FrameBatches(Dataset[FrameBatch]):
     """Batches of a source: the item at an array of positions `(batch,)` is the samples at these positions.
 
-    In memory, unreadable samples are left out from the beginning. Read on demand, readable ones of the same batch take
-    their places: a batch keeps its size and does not depend on what was read before.
+    In memory, unreadable samples, and those that hold NaN or infinity, are left out from the beginning. Read on demand,
+    others of the same batch take their places: a batch keeps its size and does not depend on what was read before.
 
     Attributes:
         in_memory: Whether the samples are kept in memory.
@@ -47,9 +47,17 @@ class FrameBatches(Dataset[FrameBatch]):
             parts = list(source.batches(256))
             if not parts:
                 raise InputError(f"no sample of {source.name} can be read; the first: {_why(source)}")
-            self._frames = torch.from_numpy(np.concatenate([batch.frames for batch in parts]))
-            self._places = torch.from_numpy(np.concatenate([batch.indices for batch in parts]))
+            good = [finite_rows(batch.frames) for batch in parts]
+            places = np.concatenate([batch.indices for batch in parts])
+            kept = np.concatenate(good)
             self.skipped = [(skipped.name, skipped.reason) for skipped in source.skipped]
+            self.skipped += [(source.names[place], NOT_FINITE) for place in places[~kept]]
+            if not kept.any():
+                raise InputError(f"no sample of {source.name} can be used; the first: {NOT_FINITE}. Give whole ones")
+            self._frames = torch.from_numpy(
+                np.concatenate([batch.frames[rows] for batch, rows in zip(parts, good, strict=True)])
+            )
+            self._places = torch.from_numpy(places[kept])
 
     def __len__(self) -> int:
         return len(self._source) if self._frames is None else len(self._frames)
@@ -59,15 +67,20 @@ class FrameBatches(Dataset[FrameBatch]):
             chosen = torch.from_numpy(positions)
             return self._frames[chosen], [], self._places[chosen]
         kept, frames = self._source.read(positions)
+        good = finite_rows(frames)
+        odd = [(self._source.names[index], NOT_FINITE) for index in kept[~good]]
+        kept, frames = kept[good], frames[good]
         if len(kept) == len(positions):
             return torch.from_numpy(frames), [], torch.from_numpy(kept)
         if len(kept) == 0:
-            raise InputError(f"no sample of a whole batch of {self._source.name} can be read: {_why(self._source)}")
+            raise InputError(
+                f"no sample of a whole batch of {self._source.name} can be used: {odd[0][1] if odd else _why(self._source)}"
+            )
         lost = {self._source.names[index] for index in np.setdiff1d(positions, kept)}
         filled = np.resize(np.arange(len(kept)), len(positions))
         return (
             torch.from_numpy(frames[filled]),
-            [(skipped.name, skipped.reason) for skipped in self._source.skipped if skipped.name in lost],
+            odd + [(skipped.name, skipped.reason) for skipped in self._source.skipped if skipped.name in lost],
             torch.from_numpy(kept[filled]),
         )
 

@@ -58,7 +58,7 @@ def draw_curves(path: Path, found: Evaluation) -> bool:
                 (line,) = axes.plot(row.layers.names, row.layers.accuracies, marker="o", label=_short(row.name))
                 axes.plot(row.layers.names, row.layers.weights, linestyle=":", color=line.get_color())
         axes.tick_params(axis="x", rotation=45)
-        _named(axes, "layer", "accuracy of the linear probe; dotted: weight in the gated one")
+        _named(axes, "layer (dotted: its weight in the gated probe)", "accuracy of the linear probe, or weight")
     figure.savefig(path)
     return True
 

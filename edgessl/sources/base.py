@@ -78,6 +78,16 @@ class Source(Protocol):
         ...
 
 
+NOT_FINITE = "it holds NaN or infinity"  #: why a sample can be read and still not be learned from
+
+
+def finite_rows(frames: Frames) -> NDArray[np.bool_]:
+    """Which samples hold neither NaN nor infinity: `(n,)`."""
+    if frames.dtype.kind != "f":
+        return np.ones(len(frames), dtype=bool)
+    return np.asarray(np.isfinite(frames).reshape(len(frames), -1).all(1))
+
+
 def batches_of(source: Source, size: int) -> Iterator[Batch]:
     """The `batches` of any source that can `read`; a batch of nothing but unreadable samples is not given."""
     for start in range(0, len(source), size):

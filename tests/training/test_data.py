@@ -9,7 +9,10 @@ import torch
 from edgessl.data.frames import FrameBatches
 from edgessl.data.schedule import StepSchedule
 from edgessl.errors import InputError
+from edgessl.signals import series_spec
 from edgessl.sources import open_source
+from edgessl.sources.arrays import ArraySource
+from edgessl.sources.base import NOT_FINITE
 from tests.training.conftest import frames
 
 
@@ -55,6 +58,26 @@ def test_unreadable_samples_are_left_out_and_named(frames_folder: Path) -> None:
     held = FrameBatches(open_source(str(frames_folder)))
     assert len(held) == 39
     assert [name for name, _ in held.skipped] == ["a/broken.png"]
+
+
+def _series(bad: list[int]) -> ArraySource:
+    series = np.random.default_rng(0).normal(size=(9, 2, 5)).astype(np.float32)
+    series[bad, 1, 3] = np.inf
+    return ArraySource("waves", series, series_spec(2, 5), [f"w{index}" for index in range(9)])
+
+
+def test_samples_with_nan_or_infinity_are_left_out_and_named() -> None:
+    source = _series([0, 4])
+    held, read = FrameBatches(source), FrameBatches(source, memory_limit_bytes=0)
+    assert (len(held), held.skipped) == (7, [("w0", NOT_FINITE), ("w4", NOT_FINITE)])
+    assert held[np.arange(7)][2].tolist() == [1, 2, 3, 5, 6, 7, 8]
+    batch, skipped, places = read[np.array([4, 2, 5])]
+    assert (skipped, places.tolist()) == ([("w4", NOT_FINITE)], [2, 5, 2])
+    assert bool(torch.isfinite(batch).all())
+    with pytest.raises(InputError, match=r"no sample of waves can be used; .*NaN"):
+        FrameBatches(_series(list(range(9))))
+    with pytest.raises(InputError, match="NaN"):
+        read[np.array([0, 4])]
 
 
 def test_a_sample_comes_with_its_place_in_the_source(frames_folder: Path) -> None:

@@ -123,6 +123,17 @@ def test_encoders_of_another_scale_are_told_apart_and_the_scale_is_not_printed(
     assert all(set(each.mean.values()) == {0.0} for each in found.differences)  # each beside its own
 
 
+def test_samples_with_nan_are_left_out_and_told(runs: list[Path]) -> None:
+    train, test = _waves(60, 0), _waves(30, 1)
+    series = train.read(range(60))[1]
+    series[[3, 44], 0, 0] = np.nan
+    holed = ArraySource("holed", series, SPEC, train.names, labels=train.labels)
+    found = evaluate(runs[:1], holed, test, linear=False)
+    assert (found.bank, found.queries) == (58, 30)
+    assert "2 samples of holed are left out" in found.notes
+    assert all(row.knn is not None and np.isfinite(row.knn) for row in found.rows)
+
+
 def test_raw_series_are_standardised_by_the_bank(runs: list[Path]) -> None:
     train, test = _waves(60, 0), _waves(31, 1)
     assert train.labels is not None
