@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from edgessl.data.scale import channel_scale
-from edgessl.encoders import build_encoder
+from edgessl.encoders import build_encoder, encoder_settings
 from edgessl.recipes import build_recipe
 from edgessl.signals import SERIES
 from edgessl.sources import Source
@@ -47,7 +47,8 @@ def pretrain(
     """
     run = run or Run()
     options = dict(encoder_options or {})
-    if source.spec.kind in SERIES and not {"mean", "std"} & set(options):
+    scale = {"mean", "std"}
+    if source.spec.kind in SERIES and not scale & set(options) and scale <= set(encoder_settings(encoder)):
         options |= channel_scale(source)
     with seeded(run.seed):
         built = build_encoder(encoder, source.spec, **options)

@@ -17,7 +17,7 @@ from edgessl.encoders.base import EncoderModule
 from edgessl.errors import InputError, UnknownNameError
 from edgessl.signals import InputSpec
 
-__all__ = ["ENCODERS", "EncoderModule", "build_encoder", "check_types"]
+__all__ = ["ENCODERS", "EncoderModule", "build_encoder", "check_types", "encoder_settings"]
 
 #: name -> (module, function, one line for `edgessl recipes`)
 ENCODERS = {
@@ -42,18 +42,7 @@ def build_encoder(name: str, input: InputSpec, **options: Any) -> EncoderModule:
         UnknownNameError: Neither edgessl nor timm has an encoder of that name, or it has no such option.
         InputError: The encoder cannot take samples of this kind or size, or an option is of another type.
     """
-    build: Callable[..., EncoderModule]
-    if name in ENCODERS:
-        module, function, _ = ENCODERS[name]
-        build = getattr(import_module(module), function)
-    else:
-        from edgessl.encoders import timm_models
-
-        models = timm_models.names()
-        if name not in models:
-            raise UnknownNameError("encoder", name, [*ENCODERS, *timm_models.nearest(name)])
-        build = partial(timm_models.build, name)
-    known = [key for key, each in inspect.signature(build).parameters.items() if each.kind is each.KEYWORD_ONLY]
+    build, known = _builder(name), encoder_settings(name)
     for option in options:
         if option not in known:
             raise UnknownNameError(f"setting of encoder {name!r},", option, known)
@@ -67,6 +56,16 @@ def build_encoder(name: str, input: InputSpec, **options: Any) -> EncoderModule:
         raise InputError(f"encoder {name!r} cannot be built with {options}: {error}") from error
     encoder.name, encoder.options = name, dict(options)
     return encoder
+
+
+def encoder_settings(name: str) -> list[str]:
+    """What can be set of an encoder.
+
+    Raises:
+        UnknownNameError: Neither edgessl nor timm has an encoder of that name.
+    """
+    parameters = inspect.signature(_builder(name)).parameters.values()
+    return [each.name for each in parameters if each.kind is each.KEYWORD_ONLY]
 
 
 def check_types(owner: str, hints: Mapping[str, Any], values: Mapping[str, Any]) -> None:
@@ -84,6 +83,19 @@ def check_types(owner: str, hints: Mapping[str, Any], values: Mapping[str, Any])
         wanted = _told(hints[name])
         if wanted and not _fits(value, hints[name]):
             raise InputError(f"{name} of {owner} is {wanted}, not {value!r}; type it as in --set KEY=VALUE")
+
+
+def _builder(name: str) -> Callable[..., EncoderModule]:
+    if name in ENCODERS:
+        module, function, _ = ENCODERS[name]
+        found: Callable[..., EncoderModule] = getattr(import_module(module), function)
+        return found
+    from edgessl.encoders import timm_models
+
+    models = timm_models.names()
+    if name not in models:
+        raise UnknownNameError("encoder", name, [*ENCODERS, *timm_models.nearest(name)])
+    return partial(timm_models.build, name)
 
 
 def _fits(value: Any, hint: Any) -> bool:

@@ -3,9 +3,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from edgessl.checkpoint import read_checkpoint
 from edgessl.data.scale import channel_scale
+from edgessl.errors import InputError
 from edgessl.pretrain import pretrain
 from edgessl.signals import series_spec
 from edgessl.sources.arrays import ArraySource
@@ -33,3 +35,8 @@ def test_an_encoder_of_series_is_given_the_scale_of_what_it_learns_from(tmp_path
     encoder, facts = read_checkpoint(tmp_path / "a")
     np.testing.assert_allclose(encoder.mean.flatten().numpy(), channel_scale(_source())["mean"], rtol=1e-6)
     assert set(facts["encoder"]["options"]) == {"widths", "dim", "mean", "std"}
+
+
+def test_an_encoder_for_images_says_what_it_takes(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="'conv_small' takes images, not series"):
+        pretrain(_source(), recipe="simclr", encoder="conv_small", output=tmp_path / "a")
