@@ -18,6 +18,7 @@ FAILURES = [
     (errors.MissingExtraError("torch", "train"), 1),
     (errors.EngineError("x"), 1),
     (errors.GateError("x"), 3),
+    (errors.CollapseError("x"), 3),
     (errors.IntegrityError("x"), 4),
     (errors.BundleError("x"), 4),
     (errors.CheckpointError("x"), 4),

@@ -25,7 +25,7 @@ def test_exit_codes_are_those_that_the_tree_says() -> None:
         "CheckpointError",
         "StateError",
     }
-    assert [name for name, code in codes.items() if code == 3] == ["GateError"]
+    assert [name for name, code in codes.items() if code == 3] == ["GateError", "CollapseError"]
     assert [name for name, code in codes.items() if code == 130] == ["Interrupted"]
 
 
