@@ -4,8 +4,8 @@
     python benchmarks/distillation.py /path/to/data --folder /tmp/distillation --only objectives
 
 The teacher is trained by SimCLR, about ten minutes on two cores, and kept in the folder. Both students of a seed learn from the
-50,000 training images without labels, with about as much processor time: the recipe takes two views of each sample, so 600 of
-its steps are 1200 passes of the student, where 900 of the distillation are 900, and one of the teacher over the set.
+50,000 training images without labels, in as many steps of the same batch; a step of the recipe looks at two views of each sample
+and costs twice as much.
 
 A row goes to `benchmarks/results/distillation.json` as soon as it is there, and a benchmark that was stopped goes on behind the
 last row. Rows made with other settings are dropped.
@@ -51,7 +51,7 @@ KEPT, PART = 0.97, 0.2
 TEACHER: dict[str, Any] = {"widths": [48, 96, 192, 256], "depth": 2}
 STUDENT: dict[str, Any] = {"widths": [32, 64, 128, 192]}
 TEACHER_IMAGES, TEACHER_STEPS = 45_000, 1800
-ALONE_STEPS, STEPS, SHORT, BATCH, LR = 600, 900, 200, 256, 3e-3
+ALONE_STEPS, STEPS, SHORT, BATCH, LR = 900, 900, 200, 256, 3e-3
 #: crops and colour as SimCLR has them on CIFAR-10
 VIEWS = ImageViewConfig(
     area=(0.3, 1.0), turn_deg=0.0, contrast=(0.6, 1.4), saturation=(0.4, 1.6), gain=(0.6, 1.4), blur=0.0, noise=0.0
