@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from edgessl.errors import InputError
 from edgessl.signals import InputSpec, image_spec
 from edgessl.sources.base import Batch, Frames, Indices, Skipped, batches_of
-from edgessl.sources.images import SUFFIXES, UnreadableError, read_image
+from edgessl.sources.images import SUFFIXES, UnreadableError, first_size, frames_at, read_image
 
 
 class FolderSource:
@@ -63,14 +63,7 @@ class FolderSource:
         Raises:
             InputError: An image cannot be read, and the source is strict.
         """
-        kept: list[int] = []
-        frames = np.empty((len(indices), *self.spec.shape), np.uint8)
-        for index in indices:
-            frame = self._frame(self.names[index], (self.spec.shape[0], self.spec.shape[1]))
-            if frame is not None:
-                frames[len(kept)] = frame
-                kept.append(int(index))
-        return np.asarray(kept, np.int64), frames[: len(kept)]
+        return frames_at(indices, self._frame, (self.spec.shape[0], self.spec.shape[1]))
 
     def batches(self, size: int) -> Iterator[Batch]:
         """All images in order, up to `size` at a time."""
@@ -86,16 +79,16 @@ class FolderSource:
         return digest.hexdigest()
 
     def _first_size(self) -> tuple[int, int]:
-        for name in self.names:
-            frame = self._frame(name, None)
-            if frame is not None:
-                return frame.shape[0], frame.shape[1]
+        size = first_size(len(self.names), self._frame)
+        if size is not None:
+            return size
         first = self.skipped[0]
         raise InputError(
             f"none of the {len(self.names)} images in {self._folder} can be read; {first.name}: {first.reason}"
         )
 
-    def _frame(self, name: str, size: tuple[int, int] | None) -> NDArray[np.uint8] | None:
+    def _frame(self, index: int, size: tuple[int, int] | None) -> NDArray[np.uint8] | None:
+        name = self.names[index]
         try:
             return read_image(self._folder / name, size)
         except UnreadableError as error:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from edgessl.errors import InputError
 from edgessl.signals import InputSpec, image_spec
 from edgessl.sources.base import Batch, Frames, Indices, Skipped, batches_of
-from edgessl.sources.images import SUFFIXES, UnreadableError, read_image
+from edgessl.sources.images import SUFFIXES, UnreadableError, first_size, frames_at, read_image
 
 _RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")
 _LABEL_BYTES = 1 << 16  # a label file over this is none
@@ -100,14 +100,7 @@ class ShardSource:
         Raises:
             InputError: An image cannot be read, and the source is strict.
         """
-        kept: list[int] = []
-        frames = np.empty((len(indices), *self.spec.shape), np.uint8)
-        for index in indices:
-            frame = self._frame(self._samples[index], (self.spec.shape[0], self.spec.shape[1]))
-            if frame is not None:
-                frames[len(kept)] = frame
-                kept.append(int(index))
-        return np.asarray(kept, np.int64), frames[: len(kept)]
+        return frames_at(indices, self._frame, (self.spec.shape[0], self.spec.shape[1]))
 
     def batches(self, size: int) -> Iterator[Batch]:
         """All images in order, up to `size` at a time."""
@@ -121,16 +114,16 @@ class ShardSource:
         return digest.hexdigest()
 
     def _first_size(self) -> tuple[int, int]:
-        for sample in self._samples:
-            frame = self._frame(sample, None)
-            if frame is not None:
-                return frame.shape[0], frame.shape[1]
+        size = first_size(len(self.names), self._frame)
+        if size is not None:
+            return size
         first = self.skipped[0]
         raise InputError(
             f"none of the {len(self.names)} images of {self.name} can be read; {first.name}: {first.reason}"
         )
 
-    def _frame(self, sample: _Sample, size: tuple[int, int] | None) -> NDArray[np.uint8] | None:
+    def _frame(self, index: int, size: tuple[int, int] | None) -> NDArray[np.uint8] | None:
+        sample = self._samples[index]
         try:
             return read_image(io.BytesIO(_content(sample.shard, sample.offset, sample.size_bytes)), size)
         except (UnreadableError, OSError) as error:
