@@ -19,7 +19,14 @@ TIMM_POOLS = {"token": "cls", "avg": "mean", "map": "attention"}
 
 
 def vit_micro(
-    input: InputSpec, *, dim: int = 128, depth: int = 6, heads: int = 4, patch: int = 0, tail: int = 1
+    input: InputSpec,
+    *,
+    dim: int = 128,
+    depth: int = 6,
+    heads: int = 4,
+    patch: int = 0,
+    tail: int = 1,
+    pool: str = "cls",
 ) -> EncoderModule:
     """A small vision transformer.
 
@@ -31,6 +38,7 @@ def vit_micro(
         patch: Pixels per patch side; 0 takes the multiple of 4 nearest to an eighth of the short side (64 tokens or
             so).
         tail: Blocks in the tail.
+        pool: One of `pooling.POOLS`; what paints or predicts tokens teaches their mean more than the class token.
     """
     height, width = require_image(input, "vit_micro")
     patch = patch or max(4, round(min(height, width) / 32) * 4)
@@ -39,7 +47,7 @@ def vit_micro(
     vit = transformer.VisionTransformer(
         img_size=(height, width), patch_size=patch, embed_dim=dim, depth=depth, num_heads=heads, num_classes=0
     )
-    return vit_encoder(vit, input, tail=tail)
+    return vit_encoder(vit, input, tail=tail, pool=pool)
 
 
 def vit_encoder(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -51,8 +53,12 @@ class IJEPA(Recipe):
     we follow. Its encoders have no class token and are judged by their mean. Ours may pool by one, and the predictor,
     which sees it among the tokens of the context, need not use it: so a second term, of ours, predicts the same blocks
     from the pooled vector alone.
+
+    Attributes:
+        title: Name of the recipe, for messages.
     """
 
+    title: ClassVar[str] = "ijepa"
     config = IJEPAConfig
     defaults = Defaults(lr=1e-3, weight_decay=0.05, batch=128)
     usual_views = plain_views((0.3, 1.0), flip=0)
@@ -60,9 +66,13 @@ class IJEPA(Recipe):
     def __init__(self, encoder: EncoderModule, config: IJEPAConfig) -> None:
         super().__init__(encoder, config)
         sizes = {"width": config.width, "depth": config.depth, "heads": config.heads}
-        last = [len(encoder.stages) - 1]
-        self.blocks = BlockPrediction(encoder, "ijepa", last, blocks=config.blocks, pooled=config.pooled, **sizes)
+        levels = self.levels(encoder)
+        self.blocks = BlockPrediction(encoder, self.title, levels, blocks=config.blocks, pooled=config.pooled, **sizes)
         self.teacher = teacher_of(encoder)
+
+    def levels(self, encoder: EncoderModule) -> Sequence[int]:
+        """Stages of the teacher whose tokens are predicted: the last."""
+        return [len(encoder.stages) - 1]
 
     def views(self, samples: Tensor, generator: torch.Generator) -> Views:
         """One view of each sample, to be seen in part by the student and whole by the teacher."""

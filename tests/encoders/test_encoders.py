@@ -165,3 +165,15 @@ def test_preparation_is_that_of_torchvision() -> None:
     )
     torch.testing.assert_close(encoder.normalize(encoder.prepare(batch)), expected)
     assert np.isfinite(expected.numpy()).all()
+
+
+def test_a_vision_transformer_of_ours_pools_as_it_is_told() -> None:
+    torch.manual_seed(0)
+    encoder = build_encoder("vit_micro", image_spec(32, 32), pool="mean", **SMALL["vit_micro"]).eval()
+    tokens = encoder.normalize(encoder.prepare(frames(2, 32, 32)))
+    with torch.no_grad():
+        for stage in encoder.stages:
+            tokens = stage(tokens)
+        torch.testing.assert_close(encoder.pool(tokens), tokens[:, 1:].mean(1))  # without the class token
+    with pytest.raises(UnknownNameError, match="max"):
+        build_encoder("vit_micro", image_spec(32, 32), pool="max", **SMALL["vit_micro"])
