@@ -1,0 +1,1 @@
+"""Where vectors go: files, an index, standard output."""
