@@ -16,13 +16,14 @@ from threading import Lock
 from typing import Any
 
 from edgessl.errors import InputError
+from edgessl.runtimes.pressure import Pressure, Shed
+from edgessl.runtimes.sensors import battery_percent, hottest_c
 
 UNAVAILABLE = "unavailable"
-HOT, LOW = "too hot", "battery low"
+HOT, LOW, PRESSED = "too hot", "battery low", "under pressure"
 
 _MINUTE_S = 60.0
 _FORGET = 0.8  # share of the estimated cost of a frame that stays when a new one was measured; ours
-_CREDIBLE_C = (-40.0, 150.0)  # some zones report 0 K or the largest integer when they are asleep
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,6 +73,8 @@ class Budget:
         config: Limits.
         thermal: Folder of `thermal_zone*/temp`, in thousandths of a degree.
         power: Folder of `*/capacity`, in percent, and `*/status`.
+        pressure: Of the whole board, memory included: learning pauses while it sheds anything; None looks at heat and
+            battery alone.
         clock: Seconds, never going back.
     """
 
@@ -81,11 +84,12 @@ class Budget:
         *,
         thermal: Path = Path("/sys/class/thermal"),
         power: Path = Path("/sys/class/power_supply"),
+        pressure: Pressure | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.config = config or BudgetConfig()
         self.spent_ms = 0.0
-        self._thermal, self._power, self._clock = thermal, power, clock
+        self._thermal, self._power, self._pressure, self._clock = thermal, power, pressure, clock
         self._lock = Lock()
         self._balance_ms = 0.0
         self._cost_ms: float | None = None  # of one frame, estimated
@@ -150,9 +154,10 @@ class Budget:
             return []
         self._polled = now
         temperature_c, battery = hottest_c(self._thermal), battery_percent(self._power)
+        shed = self._pressure.look() if self._pressure else Shed.NONE
         with self._lock:
             self._temperature_c, self._battery = temperature_c, battery
-            return [*self._judge_heat(), *self._judge_battery()]
+            return [*self._judge_heat(), *self._judge_battery(), *self._judge_pressure(shed)]
 
     def info(self) -> dict[str, Any]:
         """What was spent, and what the sensors said last."""
@@ -200,6 +205,12 @@ class Budget:
         stop, go = discharging and percent < limit, not discharging or percent >= resume
         return self._judge(LOW, f"{LOW} {percent:.0f} %", numbers, stop=stop, go=go)
 
+    def _judge_pressure(self, shed: Shed) -> list[dict[str, Any]]:
+        if self._pressure is None:
+            return []
+        numbers = {"shed": shed.name.lower(), "why": self._pressure.why}
+        return self._judge(PRESSED, f"{PRESSED}: {self._pressure.why}", numbers, stop=shed > Shed.NONE, go=not shed)
+
     def _judge(self, reason: str, told: str, numbers: dict[str, Any], *, stop: bool, go: bool) -> list[dict[str, Any]]:
         before = reason in self._pauses
         if stop or (before and not go):
@@ -208,41 +219,3 @@ class Budget:
             del self._pauses[reason]
         after = reason in self._pauses
         return [] if after == before else [{"kind": "paused" if after else "resumed", "reason": reason, **numbers}]
-
-
-def hottest_c(folder: Path) -> float | None:
-    """Degrees Celsius of the hottest `thermal_zone*`; `None` when none can be read."""
-    read = (_number(zone / "temp") for zone in folder.glob("thermal_zone*"))
-    low, high = _CREDIBLE_C
-    return max((value / 1000 for value in read if value is not None and low <= value / 1000 <= high), default=None)
-
-
-def battery_percent(folder: Path) -> tuple[float, bool] | None:
-    """Percent of the emptiest battery that is discharging, and `True`; of the emptiest at all, and `False`, if none is.
-
-    `None` when no battery can be read. One inside a peripheral (`scope` is `Device`) is none of the robot's.
-    """
-    found = []
-    for supply in folder.glob("*"):
-        percent = _number(supply / "capacity")
-        if percent is not None and 0 <= percent <= 100 and _text(supply / "scope") != "Device":
-            found.append((_text(supply / "status") != "Discharging", percent))
-    if not found:
-        return None
-    resting, percent = min(found)
-    return percent, not resting
-
-
-def _number(file: Path) -> float | None:
-    try:
-        return float(_text(file))
-    except ValueError:
-        return None
-
-
-def _text(file: Path) -> str:
-    """What a file of one line says; nothing when it is not there, or its driver refuses."""
-    try:
-        return file.read_text(encoding="ascii").strip()
-    except (OSError, UnicodeDecodeError):
-        return ""

@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 
 from edgessl.errors import InputError
-from edgessl.runtimes.adapt.budget import UNAVAILABLE, Budget, BudgetConfig, battery_percent, hottest_c
+from edgessl.runtimes.adapt.budget import UNAVAILABLE, Budget, BudgetConfig
+from edgessl.runtimes.pressure import Pressure
+from edgessl.runtimes.sensors import battery_percent, hottest_c
 
 
 @pytest.fixture
@@ -177,6 +179,16 @@ def test_learning_resumes_when_the_last_reason_is_gone(budget, now, sensors):
     assert [(event["kind"], event["reason"]) for event in poll(under, now)] == [("resumed", "too hot")]
     assert under.grant(1) == 0
     assert under.paused == "battery low 3 %"
+
+
+def test_a_board_short_of_memory_pauses_learning_until_it_has_some_again(now, sensors, tmp_path):
+    pressure = Pressure(tmp_path, clock=lambda: now.s)
+    under = Budget(thermal=sensors.thermal, power=sensors.power, pressure=pressure, clock=lambda: now.s)
+    seen = []
+    for free in (50, 4, 50, 50, 50, 50, 50, 50, 50, 50):
+        sensors.set("proc/meminfo", f"MemTotal: 100 kB\nMemAvailable: {free} kB")
+        seen += [(event["kind"], event["reason"], event["why"]) for event in poll(under, now)]
+    assert seen == [("paused", "under pressure", "4% of the memory free"), ("resumed", "under pressure", "")]
 
 
 def test_without_sensors_learning_goes_on_and_info_says_so(budget, now):
