@@ -8,7 +8,9 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path
+from typing import IO
 
 from edgessl.errors import InputError, OutputExistsError
 
@@ -50,8 +52,27 @@ def write_atomic(path: Path, content: bytes) -> None:
     sync_folder(path.parent)
 
 
-#: What a folder that edgessl wrote holds one of: a checkpoint, a bundle, a demo, a training's state.
-MARKS = ("encoder.json", "manifest.json", "report.json", "state.json", "evaluation.json")
+def hold_folder(folder: Path, name: str = ".lock") -> IO[bytes] | None:
+    """Keep other processes out until the file is closed or the process ends, however it ends (POSIX; None elsewhere).
+
+    Raises:
+        BlockingIOError: Another process holds it.
+        OSError: Nothing can be written there.
+    """
+    if os.name != "posix":
+        return None
+    fcntl = import_module("fcntl")  # is not there on Windows
+    file = (folder / name).open("ab")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        file.close()
+        raise
+    return file
+
+
+#: What a folder that edgessl wrote holds one of: a checkpoint, a bundle, a demo, a training's state, an index.
+MARKS = ("encoder.json", "manifest.json", "report.json", "state.json", "evaluation.json", "index.json")
 
 
 def refuse_existing(path: Path, *, overwrite: bool, file: str = "") -> None:
@@ -118,16 +139,17 @@ def atomic_folder(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
                 file.chmod(0o644)  # some writers make files that only their owner reads
                 _sync_file(file)
         sync_folder(temporary)
-        _swap(temporary, path)
+        put_in_place(temporary, path)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
     sync_folder(path.parent)
 
 
-def _swap(new: Path, path: Path) -> None:
-    if not (path.exists() or path.is_symlink()):
-        new.rename(path)
+def put_in_place(new: Path, path: Path) -> None:
+    """Rename a file or folder, on the same disk; what is there goes, a file without a moment in which nothing is there."""
+    if new.is_file() or not (path.exists() or path.is_symlink()):
+        new.replace(path)
         return
     old = path.with_name(f".{path.name}.{os.getpid()}.old")
     path.rename(old)

@@ -13,11 +13,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from importlib import import_module
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
@@ -29,7 +27,7 @@ from safetensors.numpy import save
 
 import edgessl
 from edgessl.errors import InputError, StateError
-from edgessl.files import sync_folder, write_atomic
+from edgessl.files import hold_folder, sync_folder, write_atomic
 from edgessl.runtimes.adapt.state import State
 
 FORMAT = 1
@@ -246,18 +244,11 @@ def _digest(tensors: dict[str, NDArray[Any]], text: str) -> str:
 
 def _lock(folder: Path) -> IO[bytes] | None:
     """Hold the folder until the process ends, however it ends."""
-    if os.name != "posix":
-        return None
-    fcntl = import_module("fcntl")  # is not there on Windows
     try:
-        file = (folder / _LOCK).open("ab")
-    except OSError as error:
-        raise InputError(f"{folder} cannot hold a state: {error}; choose another folder") from error
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        file.close()
+        return hold_folder(folder, _LOCK)
+    except BlockingIOError as error:
         raise StateError(
             f"{folder} is in use by another process; stop it first, or choose another state folder"
         ) from error
-    return file
+    except OSError as error:
+        raise InputError(f"{folder} cannot hold a state: {error}; choose another folder") from error
