@@ -12,8 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgessl.bundle import PRECISIONS, Bundle, open_bundle
-from edgessl.errors import EngineError, InputError, UnknownNameError
-from edgessl.runtimes.engines import ENGINES, Arrays, open_engine
+from edgessl.errors import EngineError, InputError, MissingExtraError, UnknownNameError
+from edgessl.runtimes.engines import FAKE, Arrays, EngineSettings, open_engine, settings_of
+from edgessl.runtimes.engines.choice import automatic, untaken
+from edgessl.runtimes.engines.choice import engine_name as engine_name
 from edgessl.runtimes.graphs import graph_for, precisions_for
 from edgessl.signals import InputSpec
 
@@ -32,26 +34,42 @@ class Encoder:
     Args:
         bundle: An opened bundle.
         engine: A key of `ENGINES`.
-        precision: `fp32` or `int8`.
-        threads: Threads per run; 0 lets the engine choose.
+        precision: `fp32`, `fp16` or `int8`.
+        threads: Threads per run, where that is all there is to set; 0 lets the engine choose.
+        settings: What the engine may take of the processor.
         constants: Of the graph, name -> the value that stands in place of the factory's.
+        chosen: Where `auto` chose: engine -> why it was taken, or not.
 
     Attributes:
         bundle: What was opened.
         engine: Name of the engine.
         precision: Precision of the graph that runs.
-        threads: As given.
+        threads, settings: As given.
+        chosen: As given; empty where the engine was asked for by name.
     """
 
     def __init__(
-        self, bundle: Bundle, *, engine: str, precision: str, threads: int = 0, constants: Arrays | None = None
+        self,
+        bundle: Bundle,
+        *,
+        engine: str,
+        precision: str,
+        threads: int = 0,
+        settings: EngineSettings | None = None,
+        constants: Arrays | None = None,
+        chosen: dict[str, str] | None = None,
     ) -> None:
         self.bundle = bundle
         self.engine = engine
         self.precision = precision
-        self.threads = threads
+        self.settings = settings_of(threads, settings)
+        self.threads = self.settings.threads
+        self.chosen = chosen or {}
         graph = graph_for(bundle, "encoder", precision, engine)
-        self._graph = open_engine(engine, graph, threads=threads, constants=constants)
+        # A version that an adapting encoder serves comes once; what the factory made is opened again and again.
+        kept = replace(self.settings, cache=not constants)
+        self._graph = open_engine(engine, graph, settings=kept, constants=constants)
+        self._fused: dict[str, int] | None = None
         self._closed = False
 
     @property
@@ -66,8 +84,8 @@ class Encoder:
 
     @property
     def space_id(self) -> str:
-        """Name of the embedding space; vectors of different spaces must not be compared."""
-        return self.bundle.space_id
+        """Name of the embedding space; vectors of different spaces must not be compared. What is fake has its own."""
+        return f"fake:{self.bundle.space_id}" if self.engine == FAKE else self.bundle.space_id
 
     @property
     def manifest(self) -> dict[str, Any]:
@@ -90,13 +108,18 @@ class Encoder:
         if self._closed:
             raise EngineError("this encoder is closed; open it again with edgessl.open(...)")
         batch = self.input.check(frames)
-        refuse_rows(self.input.finite(batch))
+        if batch.dtype.kind == "f":  # pixels are always finite
+            refuse_rows(self.input.finite(batch))
+        if len(batch) <= CHUNK:
+            return self._run(batch)
         vectors = np.empty((len(batch), self.dim), np.float32)
         for start in range(0, len(batch), CHUNK):
-            part = np.ascontiguousarray(batch[start : start + CHUNK])
-            found = expected(self._graph.run({"frames": part}), "vectors", (len(part), self.dim), self.bundle)
-            vectors[start : start + CHUNK] = found
+            vectors[start : start + CHUNK] = self._run(batch[start : start + CHUNK])
         return vectors
+
+    def _run(self, batch: NDArray[Any]) -> NDArray[np.float32]:
+        found = self._graph.run({"frames": np.ascontiguousarray(batch)})
+        return np.asarray(expected(found, "vectors", (len(batch), self.dim), self.bundle), np.float32)
 
     def learner(
         self,
@@ -162,14 +185,22 @@ class Encoder:
         return beside
 
     def info(self) -> dict[str, Any]:
-        """What really runs, and what it is."""
-        return {
-            "bundle": str(self.bundle.path),
-            "space_id": self.space_id,
-            "dim": self.dim,
-            "precision": self.precision,
-            **({} if self._closed else self._graph.info()),
-        }
+        """What really runs, and what it is.
+
+        Returns:
+            `precision` is that of the graph, `floats` what its float operators compute in, and `fused` how many products the
+            engine made of an int8 graph, by what they compute in (counted once, which takes onnxruntime as long as opening the
+            graph). `chosen` says why it is this engine, where `auto` was asked for.
+        """
+        facts: dict[str, Any] = {"bundle": str(self.bundle.path), "space_id": self.space_id, "dim": self.dim}
+        if not self._closed:
+            engine = self._graph.info()
+            facts |= {**engine, "floats": engine["precision"]}
+            if self._fused is None and self.precision == "int8":
+                self._fused = self._graph.fused()
+        facts["precision"] = self.precision
+        facts |= {"fused": self._fused} if self._fused else {}
+        return facts | ({"chosen": self.chosen} if self.chosen else {})
 
     def close(self) -> None:
         """Give the graph's memory back."""
@@ -186,44 +217,58 @@ class Encoder:
 
 
 def open_encoder(
-    path: str | Path, *, engine: str = "auto", precision: str = "auto", verify: bool = True, threads: int = 0
+    path: str | Path,
+    *,
+    engine: str = "auto",
+    precision: str = "auto",
+    verify: bool = True,
+    threads: int = 0,
+    settings: EngineSettings | None = None,
 ) -> Encoder:
     """Open a bundle; the same as `edgessl.open`.
 
     Args:
         path: The folder that `edgessl export` wrote.
-        engine: A key of `ENGINES`; `auto` takes the first.
-        precision: `fp32`, `int8`; `auto` takes the cheapest that the bundle has.
+        engine: A key of `ENGINES`; `auto` takes the first that runs the bundle here, and `Encoder.chosen` says why.
+        precision: `fp32`, `fp16`, `int8`; `auto` takes the cheapest that the bundle has.
         verify: Compare every file's digest with the manifest.
-        threads: Threads per run; 0 lets the engine choose.
+        threads: Threads per run, where that is all there is to set; 0 lets the engine choose.
+        settings: What the engine may take of the processor, such as `LOW_POWER`.
 
     Raises:
         BundleError: Missing, damaged, newer, or hostile.
-        InputError: No such engine or precision.
+        InputError: No such engine or precision, or settings that the engine does not take.
         EngineError: The engine cannot load the graph.
     """
+    settings = settings_of(threads, settings)
+    engine_name(engine)
     if precision not in ("auto", *PRECISIONS):
         raise UnknownNameError("precision", precision, ("auto", *PRECISIONS))
-    if threads < 0:
-        raise InputError(f"threads must be 0 (let the engine choose) or more, not {threads}")
-    bundle = open_bundle(Path(path), verify=verify)
-    engine = engine_name(engine)
-    if precision == "auto":
-        precision = next(iter(precisions_for(bundle, "encoder", engine)), "fp32")
-    return Encoder(bundle, engine=engine, precision=precision, threads=threads)
+    return encoder_of(open_bundle(Path(path), verify=verify), engine, precision, settings)
 
 
-def engine_name(name: str) -> str:
-    """`name`, or the first of `ENGINES` for `auto`.
+def encoder_of(bundle: Bundle, engine: str, precision: str, settings: EngineSettings) -> Encoder:
+    """An opened bundle, as in `open_encoder`."""
+    if engine != "auto":
+        return Encoder(bundle, engine=engine, precision=_cheapest(bundle, engine, precision), settings=settings)
+    able = [name for name in automatic() if precision in ("auto", *bundle.precisions("encoder", name))]
+    why = {name: f"{bundle.path.name} has no {precision} for it" for name in automatic() if name not in able}
+    for name in able or automatic():
+        try:
+            found = _cheapest(bundle, name, precision)
+            why[name] = f"taken in {found}: the first that runs the bundle here"
+            chosen = {other: why.get(other) or untaken(other, name) for other in automatic()}
+            return Encoder(bundle, engine=name, precision=found, settings=settings, chosen=chosen)
+        except (EngineError, MissingExtraError) as error:  # noqa: PERF203 (three engines)
+            why[name] = str(error)
+    said = "; ".join(f"{name}: {reason}" for name, reason in why.items())
+    raise EngineError(f"no engine runs {bundle.path} here. {said}. Type: edgessl doctor")
 
-    Raises:
-        UnknownNameError: There is no engine of that name.
-    """
-    if name == "auto":
-        return next(iter(ENGINES))
-    if name not in ENGINES:
-        raise UnknownNameError("engine", name, ("auto", *ENGINES))
-    return name
+
+def _cheapest(bundle: Bundle, engine: str, precision: str) -> str:
+    if precision != "auto":
+        return precision
+    return next(iter(precisions_for(bundle, "encoder", engine)), "fp32")
 
 
 def expected(arrays: Arrays, name: str, shape: tuple[int, ...], bundle: Bundle) -> NDArray[Any]:

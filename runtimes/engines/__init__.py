@@ -7,42 +7,79 @@ from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 
-from edgessl.errors import MissingExtraError, UnknownNameError
-from edgessl.runtimes.engines.base import Arrays, Engine, TensorInfo
+from edgessl.errors import InputError, MissingExtraError, UnknownNameError
+from edgessl.runtimes.engines.base import LOW_POWER, Arrays, Engine, EngineSettings, TensorInfo
 from edgessl.runtimes.patch import constants_of, with_weights
 
-__all__ = ["ENGINES", "Arrays", "Engine", "TensorInfo", "open_engine", "read_constants"]
+__all__ = [
+    "ENGINES",
+    "FAKE",
+    "LOW_POWER",
+    "Arrays",
+    "Engine",
+    "EngineSettings",
+    "TensorInfo",
+    "open_engine",
+    "read_constants",
+    "settings_of",
+]
+
+FAKE = "fake"  # runs nothing: for dry runs and tests, and only where it is asked for by name
 
 #: name -> (module, class, package to import, extra to install, where one brings it)
 ENGINES = {
     "onnxruntime": ("edgessl.runtimes.engines.onnxrt", "OnnxRuntime", "onnxruntime", "onnxruntime"),
     "openvino": ("edgessl.runtimes.engines.openvino", "OpenVino", "openvino", "openvino"),
     "tensorrt": ("edgessl.runtimes.engines.tensorrt", "TensorRt", "tensorrt", ""),
+    FAKE: ("edgessl.runtimes.engines.fake", "Fake", "numpy", ""),
 }
 
 
-def open_engine(name: str, graph: Path | bytes, *, threads: int = 0, constants: Arrays | None = None) -> Engine:
+def open_engine(
+    name: str,
+    graph: Path | bytes,
+    *,
+    threads: int = 0,
+    settings: EngineSettings | None = None,
+    constants: Arrays | None = None,
+) -> Engine:
     """Open a graph with the named engine.
 
     Args:
         name: A key of `ENGINES`.
         graph: The ONNX file, or its content, or a file of the engine's own.
-        threads: Threads per run; 0 lets the engine choose.
+        threads: Threads per run, where that is all there is to set; 0 lets the engine choose.
+        settings: What the engine may take of the processor.
         constants: Name -> the value that stands in place of the file's, of the same type and shape.
 
     Raises:
         UnknownNameError: There is no engine of that name.
         MissingExtraError: The engine's package is not installed.
+        InputError: The engine does not take these settings.
         EngineError: The engine cannot load the graph.
         BundleError: A constant is not there, or is another one.
     """
+    settings = settings_of(threads, settings)
     module, own = _module(name), {}
     if constants and _is_onnx(graph):
         graph = with_weights(graph if isinstance(graph, bytes) else graph.read_bytes(), constants)
     elif constants:
         own = {"constants": constants}
-    opened: Engine = getattr(module, ENGINES[name][1])(graph, threads=threads, **own)
+    opened: Engine = getattr(module, ENGINES[name][1])(graph, settings=settings, **own)
     return opened
+
+
+def settings_of(threads: int, settings: EngineSettings | None) -> EngineSettings:
+    """`settings`, or those that say nothing but `threads`.
+
+    Raises:
+        InputError: Both are given, or the threads cannot be.
+    """
+    if settings is None:
+        return EngineSettings(threads=threads)
+    if threads:
+        raise InputError(f"threads={threads} and settings say the same twice; type EngineSettings(threads={threads})")
+    return settings
 
 
 def read_constants(name: str, graph: Path, names: Collection[str]) -> Arrays:

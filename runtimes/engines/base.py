@@ -1,17 +1,56 @@
-"""What an engine is: it opens one ONNX graph and runs it."""
+"""What an engine is: it opens one ONNX graph and runs it, on as many threads as its settings say."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edgessl.errors import EngineError
+from edgessl.errors import EngineError, InputError
 
 Arrays = dict[str, NDArray[Any]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class EngineSettings:
+    """What an engine may take of the processor. One that cannot do what is asked refuses it.
+
+    Attributes:
+        threads: Threads per run, the caller's included; 0 lets the engine choose.
+        spin: Workers wait for the next operator awake: quicker where nothing else runs, slower for all that does.
+        cores: Processors that the engine's workers are bound to, as the system numbers them. The caller's thread works too,
+            and where it runs is the caller's affair.
+        cache: What the engine compiles from a file is kept in the user's cache, for a quicker start the next time.
+
+    Raises:
+        InputError: Threads or cores that cannot be.
+    """
+
+    threads: int = 0
+    spin: bool = False
+    cores: tuple[int, ...] = ()
+    cache: bool = False
+
+    def __post_init__(self) -> None:
+        if self.threads < 0:
+            raise InputError(f"threads must be 0 (let the engine choose) or more, not {self.threads}")
+        if len(set(self.cores)) != len(self.cores) or min(self.cores, default=0) < 0:
+            raise InputError(f"cores must be different processors, such as (2, 3), not {self.cores}")
+        if self.cores and self.threads == 1:
+            raise InputError(
+                f"one thread is the caller's, so there is no worker to bind to cores {self.cores}; start the process with: "
+                f"taskset -c {','.join(map(str, self.cores))}"
+            )
+
+
+#: For batteries. Without workers nothing is woken, nothing waits, and the other cores sleep: a run takes longer, and less
+#: energy, since what a second thread saves in time it loses in waiting for the first.
+LOW_POWER = EngineSettings(threads=1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,7 +63,10 @@ class TensorInfo:
 
 
 class Engine(Protocol):
-    """An open graph. Closing twice is allowed; running after closing is an `EngineError`."""
+    """An open graph. Closing twice is allowed; running after closing is an `EngineError`.
+
+    Threads may share one: each gets the answer to what it gave. Whether two runs go on at once is the engine's affair.
+    """
 
     inputs: Mapping[str, TensorInfo]
     outputs: Mapping[str, TensorInfo]
@@ -38,7 +80,12 @@ class Engine(Protocol):
         ...
 
     def info(self) -> dict[str, Any]:
-        """What really runs: engine, version, provider, threads."""
+        """What really runs.
+
+        Returns:
+            At least `engine`, `version`, `provider` (the device), `precision` (that float operators compute in), `threads`,
+            `spin` and `affinity` (where the workers may run).
+        """
         ...
 
     def fused(self) -> dict[str, int]:
@@ -79,3 +126,32 @@ def check_feeds(engine: str, inputs: Mapping[str, TensorInfo], feeds: Mapping[st
         if not fits:
             shape = ", ".join("any" if size is None else str(size) for size in wanted.shape)
             raise EngineError(f"{engine}: {name} has shape {value.shape}, and the graph takes ({shape})")
+
+
+def refuse_settings(engine: str, settings: EngineSettings, *, without: str) -> None:
+    """For engines that do not let a caller say how workers wait and where they run.
+
+    Raises:
+        InputError: The settings say it; `without` tells what the engine does instead.
+    """
+    asked = [f"cores {settings.cores}"] * bool(settings.cores) + ["spinning"] * settings.spin
+    if asked:
+        raise InputError(f"{engine} takes no {' and no '.join(asked)}: {without}")
+
+
+def physical_cores(sysfs: Path = Path("/sys")) -> int:
+    """How many cores this process may use; the two processors of one core count once."""
+    allowed = usable_processors()
+    try:
+        topology = sysfs / "devices" / "system" / "cpu"
+        shared = {(topology / f"cpu{number}" / "topology" / "thread_siblings_list").read_text() for number in allowed}
+    except OSError:
+        return len(allowed)  # a system that does not say it
+    return len(shared)
+
+
+def usable_processors() -> set[int]:
+    """Numbers of the processors that the system lets this process run on."""
+    if hasattr(os, "sched_getaffinity"):
+        return set(os.sched_getaffinity(0))
+    return set(range(os.cpu_count() or 1))

@@ -1,14 +1,23 @@
-"""The operators of an ONNX file, read from its bytes without the onnx package."""
+"""The operators of an ONNX file and its ends, read from its bytes without the onnx package."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from edgessl.runtimes.wire import fields
+from edgessl.runtimes.engines.base import TensorInfo
+from edgessl.runtimes.wire import fields, numbers
 
 _GRAPH, _NODE = 7, 1  # fields of ModelProto and GraphProto (onnx.proto)
 _INPUT, _OUTPUT, _OP_TYPE = 1, 2, 4  # of NodeProto
+_INITIALIZER, _GRAPH_INPUT, _GRAPH_OUTPUT = 5, 11, 12  # of GraphProto
+_TENSOR_NAME = 8  # of TensorProto
+_NAME, _TYPE = 1, 2  # of ValueInfoProto
+_TENSOR_TYPE = 1  # of TypeProto
+_ELEMENT, _SHAPE = 1, 2  # of TypeProto.Tensor
+_DIM, _DIM_VALUE = 1, 1  # of TensorShapeProto and of its Dimension
+#: TensorProto.DataType -> dtype
+_DTYPES = {1: "float32", 2: "uint8", 3: "int8", 6: "int32", 7: "int64", 9: "bool", 10: "float16", 11: "float64"}
 _INTEGER_PRODUCTS = (
     "ConvInteger",
     "DynamicQuantizeMatMul",
@@ -44,6 +53,28 @@ def nodes(content: bytes) -> Iterator[Node]:
                 yield _node(inner.value)
 
 
+def ends(content: bytes) -> tuple[dict[str, TensorInfo], dict[str, TensorInfo]]:
+    """Inputs and outputs of a serialized model's graph.
+
+    Raises:
+        ValueError: It is no serialized message, its graph has no output, or one of its ends is no array.
+    """
+    initializers: set[str] = set()
+    inputs: dict[str, TensorInfo] = {}
+    outputs: dict[str, TensorInfo] = {}
+    for part in fields(memoryview(content)):
+        for field in fields(part.value) if part.number == _GRAPH else ():
+            if field.number == _INITIALIZER:
+                initializers |= {_text(inner.value) for inner in fields(field.value) if inner.number == _TENSOR_NAME}
+            elif field.number in (_GRAPH_INPUT, _GRAPH_OUTPUT):
+                info = _tensor_info(field.value)
+                (inputs if field.number == _GRAPH_INPUT else outputs)[info.name] = info
+    if not outputs:
+        raise ValueError("it is no ONNX file: it has no output")
+    # Older files list what is constant among the inputs as well.
+    return {name: info for name, info in inputs.items() if name not in initializers}, outputs
+
+
 def count_products(content: bytes) -> dict[str, int]:
     """Convolutions and matrix products by what they compute in, as in `Engine.fused`."""
     graph = list(nodes(content))
@@ -75,3 +106,27 @@ def _node(content: memoryview) -> Node:
         elif field.number == _OP_TYPE:
             op = bytes(field.value).decode()
     return Node(op, tuple(inputs), tuple(outputs))
+
+
+def _tensor_info(content: memoryview) -> TensorInfo:
+    parts = {field.number: field.value for field in fields(content)}
+    name = _text(parts.get(_NAME, memoryview(b"")))
+    kinds = {field.number: field.value for field in fields(parts.get(_TYPE, memoryview(b"")))}
+    if _TENSOR_TYPE not in kinds:
+        raise ValueError(f"{name!r} is no array")
+    tensor = kinds[_TENSOR_TYPE]
+    elements = numbers(tensor, _ELEMENT)
+    if not elements or elements[-1] not in _DTYPES:
+        raise ValueError(f"{name!r} is of ONNX type {elements}, which numpy does not have")
+    dims = [
+        [*numbers(dim.value, _DIM_VALUE), None][0]
+        for shape in fields(tensor)
+        if shape.number == _SHAPE
+        for dim in fields(shape.value)
+        if dim.number == _DIM
+    ]
+    return TensorInfo(name=name, dtype=_DTYPES[elements[-1]], shape=tuple(dims))
+
+
+def _text(content: memoryview) -> str:
+    return bytes(content).decode()

@@ -18,7 +18,8 @@ if "openvino_telemetry" not in sys.modules:
 import openvino
 
 from edgessl.errors import BundleError, EngineError
-from edgessl.runtimes.engines.base import Arrays, TensorInfo, check_feeds
+from edgessl.runtimes.engines.base import Arrays, EngineSettings, TensorInfo, check_feeds, refuse_settings
+from edgessl.runtimes.engines.ovcache import open_cache, prune
 
 _PRODUCTS = ("Convolution", "Deconvolution", "FullyConnected", "MatMul")
 _CONTROL_FLOW = ("If", "Loop", "TensorIterator")
@@ -27,26 +28,39 @@ _PASSES_ON = ("Convert", "Eltwise", "Reorder", "Reshape", "Transpose")  # what m
 
 
 class OpenVino:
-    """One compiled model and one infer request on the CPU; runs from several threads take turns.
+    """One compiled model on the CPU; runs from several threads take turns.
 
     Args:
         graph: An ONNX file, its content, or an IR's `.xml` with its `.bin` beside it.
-        threads: Threads per run; 0 lets OpenVINO choose.
+        settings: It has no spinning and takes no cores; where the process may run, its workers do.
         constants: Name of a constant -> the value that stands in its place, of the same type and shape.
 
     Raises:
+        InputError: The settings ask for spinning or cores.
         EngineError: OpenVINO cannot read or compile the graph.
         BundleError: A constant is not there, or is another one.
     """
 
-    def __init__(self, graph: Path | bytes, *, threads: int = 0, constants: Arrays | None = None) -> None:
+    def __init__(
+        self, graph: Path | bytes, *, settings: EngineSettings | None = None, constants: Arrays | None = None
+    ) -> None:
+        settings = settings or EngineSettings()
+        refuse_settings(
+            "openvino",
+            settings,
+            without="its workers sleep between runs, and run where the process does; type: taskset -c 2,3 COMMAND",
+        )
         options: dict[str, Any] = {
             # The default is bf16 where the CPU has it, f16 on ARM: no precision to compare with, or to train in.
             "INFERENCE_PRECISION_HINT": "f32",
             "PERFORMANCE_HINT": "LATENCY",
         }
-        if threads:
-            options["INFERENCE_NUM_THREADS"] = threads
+        if settings.threads:
+            options["INFERENCE_NUM_THREADS"] = settings.threads
+        # Not for other constants: each version of an adapting encoder would leave a file.
+        folder, self._cache = open_cache() if settings.cache and not constants else (None, "off")
+        if folder is not None:
+            options["CACHE_DIR"] = str(folder)
         try:
             core = shared_core()
             model = core.read_model(graph if isinstance(graph, bytes) else str(graph))
@@ -59,11 +73,14 @@ class OpenVino:
             # A name need not be UTF-8 in a damaged file; openvino takes it, and Python does not.
             self.inputs = {info.name: info for info in map(_tensor_info, self._compiled.inputs)}
             self.outputs = {info.name: info for info in map(_tensor_info, self._compiled.outputs)}
+            self._single = _Single.of(self._compiled, self.inputs, self.outputs)
         except BundleError:
             raise
         except Exception as error:  # openvino raises RuntimeError, TypeError and errors of its bindings
             what = f"a graph of {len(graph)} bytes" if isinstance(graph, bytes) else graph
             raise EngineError(f"openvino {_version()} cannot load {what}: {_gist(error)}") from error
+        if folder is not None:
+            prune(folder)
         self._info = self._facts()
         self._lock = threading.Lock()
 
@@ -74,6 +91,8 @@ class OpenVino:
                 raise EngineError("this engine is closed; open it again")
             # It would convert another dtype without a word.
             check_feeds("openvino", self.inputs, feeds)
+            if self._single is not None and self._single.takes(feeds):
+                return self._single.run(feeds)
             # Some operators of it refuse an empty batch: one sample of zeros runs instead, and its rows are dropped.
             empty = {name for name, value in feeds.items() if value.ndim and not len(value)}
             if empty:
@@ -90,7 +109,7 @@ class OpenVino:
                 raise EngineError(f"openvino cannot run the graph: {_gist(error)}") from error
 
     def info(self) -> dict[str, Any]:
-        """Engine, version, provider, threads and the precision of float operators."""
+        """What really runs; see `Engine.info`. `cache` says whether the compiled graph is kept, or why not."""
         return dict(self._info)
 
     def fused(self) -> dict[str, int]:
@@ -110,7 +129,7 @@ class OpenVino:
     def close(self) -> None:
         """Drop the model."""
         with self._lock:
-            self._request = self._compiled = None
+            self._request = self._compiled = self._single = None
 
     def _facts(self) -> dict[str, Any]:
         get = self._compiled.get_property
@@ -118,9 +137,52 @@ class OpenVino:
             "engine": "openvino",
             "version": _version(),
             "provider": ",".join(get("EXECUTION_DEVICES")),
+            "precision": get("INFERENCE_PRECISION_HINT").get_type_name().replace("f", "fp", 1),
             "threads": int(get("INFERENCE_NUM_THREADS")),
-            "precision": get("INFERENCE_PRECISION_HINT").get_type_name(),
+            "spin": False,
+            "affinity": "bound to cores that openvino chose" if get("ENABLE_CPU_PINNING") else "any core",
+            "cache": self._cache,
         }
+
+
+class _Single:
+    """A request for one sample whose arrays stay in their places.
+
+    Most of what a run costs beside the graph is telling OpenVINO where its arrays are.
+    """
+
+    def __init__(self, request: Any, given: Arrays, made: Arrays) -> None:
+        self._request, self._given, self._made = request, given, made
+
+    @classmethod
+    def of(cls, compiled: Any, inputs: Mapping[str, TensorInfo], outputs: Mapping[str, TensorInfo]) -> _Single | None:
+        """None where the graph has no batch, or a size varies that is none."""
+        infos = (*inputs.values(), *outputs.values())
+        if not any(info.shape[:1] == (None,) for info in inputs.values()) or any(None in i.shape[1:] for i in infos):
+            return None
+        request = compiled.create_infer_request()
+        given, made = ({name: _array_of_one(info) for name, info in infos.items()} for infos in (inputs, outputs))
+        for name, array in (given | made).items():
+            request.set_tensor(name, openvino.Tensor(array, shared_memory=True))
+        return cls(request, given, made)
+
+    def takes(self, feeds: Mapping[str, NDArray[Any]]) -> bool:
+        """They hold one sample."""
+        return all(value.shape == self._given[name].shape for name, value in feeds.items())
+
+    def run(self, feeds: Mapping[str, NDArray[Any]]) -> Arrays:
+        """Run it; feeds that were checked."""
+        for name, value in feeds.items():
+            self._given[name][...] = value
+        try:
+            self._request.infer()
+        except Exception as error:  # as in OpenVino
+            raise EngineError(f"openvino cannot run the graph: {_gist(error)}") from error
+        return {name: array.copy() for name, array in self._made.items()}
+
+
+def _array_of_one(info: TensorInfo) -> NDArray[Any]:
+    return np.zeros([1 if size is None else size for size in info.shape], info.dtype)
 
 
 def read_constants(graph: Path, names: Collection[str]) -> Arrays:

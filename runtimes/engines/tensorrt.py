@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgessl.errors import EngineError
-from edgessl.runtimes.engines.base import Arrays, TensorInfo
+from edgessl.runtimes.engines.base import Arrays, EngineSettings, TensorInfo, refuse_settings
 from edgessl.runtimes.engines.cuda import Buffer, Cuda, Graph
 from edgessl.runtimes.engines.trtlib import keeping_logger, load_trt, made
 
@@ -40,11 +40,12 @@ class TensorRt:
 
     Args:
         graph: A plan, or its content.
-        threads: The GPU has its own; shown in `info`.
+        settings: The GPU has its own threads. Those asked for are of the graphs beside it, and shown in `info`.
         cuda: The CUDA runtime; found on this machine when it is None.
         cuda_graph: Record graphs.
 
     Raises:
+        InputError: The settings ask for spinning or cores.
         EngineError: The plan is not one, is of another TensorRT or GPU, or does not fit into memory.
     """
 
@@ -52,9 +53,16 @@ class TensorRt:
     outputs: Mapping[str, TensorInfo]
 
     def __init__(
-        self, graph: Path | bytes, *, threads: int = 0, cuda: Cuda | None = None, cuda_graph: bool = True
+        self,
+        graph: Path | bytes,
+        *,
+        settings: EngineSettings | None = None,
+        cuda: Cuda | None = None,
+        cuda_graph: bool = True,
     ) -> None:
-        self._threads = threads
+        settings = settings or EngineSettings()
+        refuse_settings("tensorrt", settings, without="the GPU runs the plan, and none of the processor's cores do")
+        self._threads = settings.threads
         self._lock = threading.Lock()  # a context holds the shapes of one run
         what = f"a plan of {len(graph)} bytes" if isinstance(graph, bytes) else str(graph)
         if isinstance(graph, Path) and graph.suffix != PLAN:
@@ -108,7 +116,7 @@ class TensorRt:
             return {name: np.concatenate([part[name] for part in parts]) for name in self.outputs}
 
     def info(self) -> dict[str, Any]:
-        """Engine, version, GPU, precision, and whether CUDA graphs are in use."""
+        """What really runs; see `Engine.info`. Also the GPU, and whether CUDA graphs are in use."""
         name = str(self._engine.name) if self._engine is not None else ""
         return {
             "engine": "tensorrt",
@@ -117,10 +125,12 @@ class TensorRt:
             "gpu": self._cuda.device,
             "compute_capability": self._cuda.compute_capability,
             "cuda": self._cuda.runtime,
-            **({"precision": name.removeprefix(NAMED)} if name.startswith(NAMED) else {}),
+            "precision": name.removeprefix(NAMED) if name.startswith(NAMED) else "unknown",
             "batches": list(self._batches),
             "cuda_graph": self._graphs,
             "threads": self._threads,
+            "spin": False,
+            "affinity": "any core",
         }
 
     def fused(self) -> dict[str, int]:

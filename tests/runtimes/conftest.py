@@ -14,7 +14,7 @@ import pytest
 
 import edgessl
 from edgessl.runtimes.encoder import Encoder
-from edgessl.runtimes.engines import ENGINES
+from edgessl.runtimes.engines import ENGINES, FAKE
 from edgessl.runtimes.graphs import takes_plans
 
 
@@ -51,9 +51,9 @@ def scenes(tiny_module) -> Callable[..., np.ndarray]:
     return tiny_module.scenes
 
 
-@pytest.fixture(params=[name for name in ENGINES if not takes_plans(name)])
+@pytest.fixture(params=[name for name in ENGINES if not takes_plans(name) and name != FAKE])
 def engine_name(request):
-    """Engines that open a graph as it is, where their package is installed."""
+    """Engines that compute a graph as it is, where their package is installed."""
     package, extra = ENGINES[request.param][2:]
     if find_spec(package) is None:  # not imported here: its own file keeps it from reporting that
         pytest.skip(f"pip install 'edgessl[{extra}]'")

@@ -79,8 +79,11 @@ def test_floats_are_computed_in_fp32(tiny):
         "engine": "openvino",
         "version": openvino.__version__.partition("-")[0],
         "provider": "CPU",
+        "precision": "fp32",
         "threads": 1,
-        "precision": "f32",
+        "spin": False,
+        "affinity": "bound to cores that openvino chose",
+        "cache": "off",
     }
     engine.close()
 

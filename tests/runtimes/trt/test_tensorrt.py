@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from edgessl.errors import EngineError
-from edgessl.runtimes.engines import trtlib
+from edgessl.runtimes.engines import EngineSettings, trtlib
 from edgessl.runtimes.engines.onnxrt import OnnxRuntime
 from edgessl.runtimes.engines.tensorrt import TensorRt
 from edgessl.runtimes.engines.trtbuild import PlanOptions, build_plan
@@ -53,7 +53,7 @@ def test_gives_what_onnxruntime_gives_in_batches_larger_than_the_plan_too(engine
 
 def test_a_plan_in_a_file_is_opened(plan, tmp_path, reference, scenes):
     (tmp_path / "a.plan").write_bytes(plan)
-    engine = TensorRt(tmp_path / "a.plan", threads=3)
+    engine = TensorRt(tmp_path / "a.plan", settings=EngineSettings(threads=3))
     close(engine.run({"frames": scenes(4, 0)})["vectors"], reference.run({"frames": scenes(4, 0)})["vectors"])
     assert engine.info()["threads"] == 3
     engine.close()
