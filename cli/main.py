@@ -21,6 +21,7 @@ from edgessl.cli import (
     export,
     inspect,
     lint,
+    node,
     pretrain,
     recipes,
     sign,
@@ -46,6 +47,9 @@ COMMANDS: dict[str, tuple[Callable[..., None], str]] = {
     "doctor": (doctor.doctor, doctor.EXAMPLE),
     "embed": (embed.embed, embed.EXAMPLE),
     "adapt": (adapt.adapt, adapt.EXAMPLE),
+    "node dora": (node.dora, node.DORA),
+    "node ros2": (node.ros2, node.ROS2),
+    "node zenoh": (node.zenoh, node.ZENOH),
     "state list": (state.list_, state.LIST),
     "state rollback": (state.rollback, state.ROLLBACK),
     "state reset": (state.reset, state.RESET),
@@ -55,7 +59,7 @@ COMMANDS: dict[str, tuple[Callable[..., None], str]] = {
 }
 
 #: group -> what its commands are for
-GROUPS = {"state": "Look at what was learned, and go back."}
+GROUPS = {"node": "Be a node of a robot: frames in, vectors out.", "state": "Look at what was learned, and go back."}
 
 
 class _InOrder(TyperGroup):

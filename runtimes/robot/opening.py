@@ -1,0 +1,122 @@
+"""From parameters to a service: the engine, adaptation beside it, the board's sensors, and who is told."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from functools import partial
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from edgessl.errors import InputError, MissingExtraError
+from edgessl.runtimes.adapt.beside import Beside
+from edgessl.runtimes.adapt.config import choose_level
+from edgessl.runtimes.encoder import Encoder, open_encoder
+from edgessl.runtimes.engines.base import LOW_POWER, EngineSettings
+from edgessl.runtimes.pressure import Pressure
+from edgessl.runtimes.robot.learning import Learning
+from edgessl.runtimes.robot.parameters import Parameters
+from edgessl.runtimes.robot.service import Observer, Service
+from edgessl.runtimes.robot.shedding import HeldBudget
+from edgessl.runtimes.sensors import hottest_c
+
+_LOG = logging.getLogger("edgessl.node")
+
+
+def open_service(parameters: Parameters) -> Service:
+    """Open what the parameters ask for.
+
+    Raises:
+        InputError: A parameter is wrong, the bundle takes no frames, or it cannot adapt as far as was asked for.
+        MissingExtraError: The package of an observer is not installed.
+        BundleError: The bundle is missing or damaged.
+        EngineError: The engine cannot open it.
+    """
+    with ExitStack() as undo:
+        encoder = undo.enter_context(_opened(parameters))
+        if encoder.input.kind != "image":
+            raise InputError(f"a node takes frames of a camera; {parameters.bundle} takes {encoder.input.kind}")
+        observers: list[Observer] = []
+        for observer in _observers(parameters, encoder.dim):
+            undo.callback(observer.close)
+            observers.append(observer)
+        learning = None
+        if parameters.learns and parameters.state is not None:
+            level = choose_level(parameters.level, encoder)  # what can never work is an error before the first frame
+            learning = Learning(_live(parameters, parameters.state), level=level)
+            undo.callback(learning.close)
+        service = Service(
+            encoder,
+            learning,
+            pressure=Pressure(),
+            temperature=partial(hottest_c, Path("/sys/class/thermal")),
+            rate=parameters.rate,
+            max_age=parameters.max_age,
+            observers=observers,
+        )
+        undo.pop_all()
+    return service
+
+
+def part(name: str, *, package: str) -> Any:
+    """The module of this package that stands on an optional package; the extra has the module's name.
+
+    Raises:
+        MissingExtraError: The package is not installed.
+    """
+    try:
+        return import_module(f"edgessl.runtimes.robot.{name}")
+    except ModuleNotFoundError as error:
+        if error.name != package:
+            raise
+        raise MissingExtraError(package, name) from error
+
+
+def _opened(parameters: Parameters) -> Encoder:
+    return open_encoder(
+        parameters.bundle,
+        engine=parameters.engine,
+        precision=parameters.precision,
+        settings=LOW_POWER if parameters.low_power else EngineSettings(threads=parameters.threads),
+    )
+
+
+class _Adapting:
+    """`Beside`, and the encoder that it was made from."""
+
+    def __init__(self, encoder: Encoder, beside: Beside) -> None:
+        self._encoder, self._beside = encoder, beside
+        self.embed_with_version, self.info = beside.embed_with_version, beside.info
+
+    @property
+    def events(self) -> list[dict[str, Any]]:
+        return self._beside.events
+
+    def close(self) -> None:
+        self._beside.close()
+        self._encoder.close()
+
+
+def _live(parameters: Parameters, state: Path) -> Callable[[HeldBudget], _Adapting]:
+    def opened(budget: HeldBudget) -> _Adapting:
+        encoder = _opened(parameters)  # its sessions are its own: a watchdog may close the other one's at any time
+        try:
+            return _Adapting(encoder, encoder.adapting(state, level=parameters.level, budget=budget))
+        except BaseException:
+            encoder.close()
+            raise
+
+    return opened
+
+
+def _observers(parameters: Parameters, dim: int) -> Iterator[Observer]:
+    """Metrics first: an address that is taken is found out before a recording is begun."""
+    if parameters.metrics is not None:
+        host, port = parameters.metrics
+        metrics = part("metrics", package="prometheus_client").Metrics(host, port)
+        _LOG.info("metrics", extra={"facts": {"url": f"http://{host}:{metrics.port}/metrics"}})
+        yield metrics
+    if parameters.rerun is not None:
+        yield part("rerun", package="rerun").Recording(parameters.rerun, dim=dim, every=parameters.rerun_every)
