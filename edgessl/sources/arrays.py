@@ -26,6 +26,7 @@ class ArraySource:
         groups: `(n,)` who or what each sample was taken of, of any values.
         skipped: What could not be made a sample.
         places: `(n, axes)` where each sample was taken, for evaluation.
+        stamps: `(n,)` seconds at which each sample begins, where that is known.
         size: Height and width that images are resized to when they are read; their own when None.
     """
 
@@ -40,11 +41,13 @@ class ArraySource:
         groups: NDArray[Any] | None = None,
         skipped: Sequence[Skipped] = (),
         places: NDArray[np.float64] | None = None,
+        stamps: NDArray[np.float64] | None = None,
         size: tuple[int, int] | None = None,
     ) -> None:
         self.name = name
         self.names = names
         self.places = places
+        self.stamps = stamps
         self.groups: NDArray[np.str_] | None = None if groups is None else groups.astype(str)
         self._skipped = list(skipped)
         self._frames = frames

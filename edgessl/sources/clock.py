@@ -32,6 +32,7 @@ class Recording:
         channels: Names of the channels.
         units: Of the values.
         labels: `(time,)` text, empty where there is none; or None.
+        began_s: What the wall clock said at time 0, where that is known.
     """
 
     time_s: Times
@@ -39,6 +40,7 @@ class Recording:
     channels: tuple[str, ...]
     units: str = "as recorded"
     labels: NDArray[np.str_] | None = None
+    began_s: float | None = None
 
 
 @dataclass(frozen=True)
@@ -48,10 +50,12 @@ class Piece:
     Attributes:
         values: `(channels, time)` on a uniform clock, finite.
         labels: `(time,)`, or None.
+        start_s: Time of the recording at which it begins.
     """
 
     values: NDArray[np.float32]
     labels: NDArray[np.str_] | None
+    start_s: float = 0.0
 
 
 def own_rate(recording: Recording) -> float:
@@ -96,7 +100,8 @@ def pieces_of(recording: Recording, rate_hz: float, gap_s: float | None = None) 
             even = resampled(part, rate, rate_hz)
             at = start + np.arange(even.shape[1]) / rate_hz
             rows_then = np.searchsorted(time, at + 1e-9, side="right") - 1  # the label that was written last
-            pieces.append(Piece(even.astype(np.float32), None if labels is None else labels[rows_then]))
+            began = float(recording.time_s[rows.start] + start)
+            pieces.append(Piece(even.astype(np.float32), None if labels is None else labels[rows_then], began))
     return pieces
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from importlib import import_module
 from pathlib import Path
@@ -63,6 +64,27 @@ def recordings_source(
     else:
         cut.add(path.name, _read(path, cut.windowing))
     return cut.source(shown)
+
+
+def windows_of(
+    file: str, recording: Recording, windowing: Windowing, name: str, skipped: Sequence[Skipped] = ()
+) -> ArraySource:
+    """Windows of a recording that was read already.
+
+    Args:
+        file: What its windows are named for.
+        recording: With the channels that are wanted.
+        windowing: With a window.
+        name: What the user typed.
+        skipped: What of the recording could not be read.
+
+    Raises:
+        InputError: No window can be cut, or they are more than `LIMIT_BYTES`.
+    """
+    windowing.steps(1e9)  # before any work
+    cut = _Cut(windowing, labelled=True, skipped=list(skipped))
+    cut.add(file, recording)
+    return cut.source(name)
 
 
 def listed(folder: Path) -> list[str]:
@@ -153,7 +175,7 @@ class _Cut:
         rate = self.windowing.rate_hz or 0.0
         window, hop = self.windowing.steps(rate)
         counts: dict[str, int] = {}
-        windows, names, groups, labels = [], [], [], list[str]()
+        windows, names, groups, labels, stamps = [], [], [], list[str](), list[float]()
         for file, piece in self.pieces:
             for start in starts_of(piece.values.shape[1], window, hop):
                 number = counts[file] = counts.get(file, -1) + 1
@@ -165,6 +187,7 @@ class _Cut:
                 windows.append(piece.values[:, start : start + window])
                 names.append(f"{file}/{number:06d}")
                 groups.append(file)
+                stamps.append((self.first.began_s or 0.0) + piece.start_s + start / rate)
                 labels += [] if label is None else [label]
         if not windows:
             raise InputError(
@@ -178,6 +201,7 @@ class _Cut:
             labels=np.asarray(labels) if labels else None,
             groups=np.asarray(groups),
             skipped=self.skipped,
+            stamps=None if self.first.began_s is None else np.asarray(stamps),
         )
 
 

@@ -129,9 +129,9 @@ def test_a_single_array_with_the_wrong_ending_is_refused(tmp_path: Path) -> None
 def test_what_does_not_exist_says_what_can_be_given(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"does not exist; data is one of: FOLDER.*FILE\.npz.*demo:LAP"):
         open_source(str(tmp_path / "nothing"))
-    (tmp_path / "film.mp4").write_bytes(b"0")
+    (tmp_path / "film.txt").write_bytes(b"0")
     with pytest.raises(InputError, match="is not one of them"):
-        open_source(str(tmp_path / "film.mp4"))
+        open_source(str(tmp_path / "film.txt"))
 
 
 def test_another_shape_than_the_spec_is_refused(tmp_path: Path) -> None:
