@@ -11,6 +11,7 @@ from typer.core import TyperGroup
 import edgessl
 from edgessl.cli import (
     adapt,
+    bench,
     build,
     demo,
     diff,
@@ -44,6 +45,7 @@ COMMANDS: dict[str, tuple[Callable[..., None], str]] = {
     "verify": (verify.verify, verify.EXAMPLE),
     "diff": (diff.diff, diff.EXAMPLE),
     "build": (build.build, build.EXAMPLE),
+    "bench": (bench.bench, bench.EXAMPLE),
     "doctor": (doctor.doctor, doctor.EXAMPLE),
     "embed": (embed.embed, embed.EXAMPLE),
     "adapt": (adapt.adapt, adapt.EXAMPLE),

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from edgessl.errors import InputError
-from edgessl.runtimes.timing import compare, faster, interleaved
+from edgessl.runtimes.timing import Spread, compare, every_call, faster, interleaved, paced
 
 
 class Machine:
@@ -139,3 +139,68 @@ def test_a_clock_that_does_not_tick_divides_by_nothing():
     times = interleaved({"a": int, "b": int}, rounds=3, clock=lambda: 0.0)
     assert compare(times, baseline="a")["b"].ratio == 1
     assert not faster(times["a"], times["b"])
+
+
+def test_every_call_is_kept_where_all_are_wanted():
+    machine = Machine()
+    seconds = iter([0.3, 0.1, 0.2, 0.4])
+    found = every_call(
+        {"a": machine.contender("a", lambda: next(seconds))}, rounds=2, calls=2, warm_up=0, clock=machine.clock
+    )
+    assert [pytest.approx(burst) for burst in found["a"]] == [[0.3, 0.1], [0.2, 0.4]]
+
+
+def test_quantiles_are_those_of_the_calls():
+    spread = Spread.of([step / 1000 for step in range(101)])
+    assert (spread.p50_ms, spread.p95_ms, spread.p99_ms, spread.calls) == pytest.approx((50, 95, 99, 101))
+    with pytest.raises(InputError):
+        Spread.of([])
+
+
+class Camera(Machine):
+    """A machine that can sleep, and oversleeps by so much."""
+
+    overslept = 0.0
+
+    def sleep(self, seconds):
+        assert seconds > 0
+        self.now += seconds + self.overslept
+
+    def at(self, rate_hz, seconds, took):
+        return paced(self.contender("a", took), rate_hz=rate_hz, seconds=seconds, clock=self.clock, sleep=self.sleep)
+
+
+def test_an_encoder_quicker_than_the_camera_is_never_late():
+    found = Camera().at(25, 2, 0.03)
+    assert found.seconds == pytest.approx([0.03] * 50)
+    assert (found.late, found.dropped) == (0, 0)
+
+
+def test_one_slow_frame_makes_the_next_ones_late_by_what_is_left():
+    """10 Hz; the second frame takes .25 s, so the third begins when the fourth is there, and is dropped for it."""
+    took = iter([0.05, 0.25, 0.05, 0.05, 0.05])
+    found = Camera().at(10, 0.6, lambda: next(took))
+    assert found.seconds == pytest.approx([0.05, 0.25, 0.10, 0.05, 0.05])
+    assert (found.late, found.dropped) == (1, 1)
+
+
+def test_an_encoder_slower_than_the_camera_runs_the_newest_frame():
+    """Twice as slow: every second frame never runs, and no latency grows without end."""
+    found = Camera().at(20, 5, 0.099)
+    assert found.dropped == pytest.approx(50, abs=2)
+    assert len(found.seconds) + found.dropped == 100
+    assert max(found.seconds) < 0.099 + 0.05
+
+
+def test_a_system_that_wakes_us_late_is_counted_and_in_the_latency():
+    camera = Camera()
+    camera.overslept = 0.004
+    found = camera.at(50, 1, 0.01)
+    assert found.late == 50
+    assert found.seconds == pytest.approx([0.014] * 50)
+
+
+@pytest.mark.parametrize(("rate_hz", "seconds"), [(0, 1), (-1, 1), (30, 0), (float("nan"), 1), (30, float("inf"))])
+def test_a_rate_that_cannot_be_is_refused(rate_hz, seconds):
+    with pytest.raises(InputError, match="above 0"):
+        paced(int, rate_hz=rate_hz, seconds=seconds)
