@@ -110,7 +110,7 @@ class Encoder:
         batch = self.input.check(frames)
         if batch.dtype.kind == "f":  # pixels are always finite
             refuse_rows(self.input.finite(batch))
-        if len(batch) <= CHUNK:
+        if 0 < len(batch) <= CHUNK:  # a plan does not run nothing
             return self._run(batch)
         vectors = np.empty((len(batch), self.dim), np.float32)
         for start in range(0, len(batch), CHUNK):

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
+import sys
+
 import numpy as np
 import pytest
 
 import edgessl
-from edgessl.bundle import Bundle
-from edgessl.errors import EngineError, InputError, UnknownNameError
+from edgessl.bundle import Bundle, signed
+from edgessl.errors import EngineError, InputError, MissingExtraError, UnknownNameError
 from edgessl.runtimes.encoder import refuse_rows
+from edgessl.runtimes.engines import ENGINES, LOW_POWER
 from edgessl.runtimes.split import Tail, Trunk
 
 
@@ -95,3 +99,73 @@ def test_an_unknown_name_gets_the_nearest(tiny, names):
 def test_threads_below_zero_are_refused(tiny):
     with pytest.raises(InputError, match="threads"):
         edgessl.open(tiny, threads=-1)
+
+
+def test_auto_says_what_it_chose_and_why_and_what_to_type_for_another(tiny):
+    with edgessl.open(tiny) as encoder:
+        chosen = encoder.info()["chosen"]
+    assert list(chosen) == ["onnxruntime", "openvino", "tensorrt"]
+    assert chosen["onnxruntime"] == "taken in int8: the first that runs the bundle here"
+    assert "--engine openvino" in chosen["openvino"] or "pip install" in chosen["openvino"]
+    assert "doctor" in chosen["tensorrt"]
+    with edgessl.open(tiny, engine="onnxruntime") as encoder:
+        assert "chosen" not in encoder.info(), "it was asked for"
+
+
+def test_auto_goes_on_to_an_engine_that_runs_and_says_why(tiny, monkeypatch):
+    monkeypatch.setitem(ENGINES, "onnxruntime", ("edgessl.absent", "None", "edgessl.absent", "onnxruntime"))
+    monkeypatch.setitem(ENGINES, "openvino", ENGINES["fake"])
+    with edgessl.open(tiny) as encoder:
+        assert encoder.engine == "openvino"
+        assert encoder.chosen["onnxruntime"] == (
+            "'edgessl.absent' is not installed. Install it with: pip install 'edgessl[onnxruntime]'"
+        )
+
+
+def test_auto_takes_the_engine_that_the_bundle_has_the_precision_for(own, monkeypatch):
+    manifest = json.loads((own / "manifest.json").read_text())
+    for name in ("encoder.int8.onnx", "trunk.int8.onnx"):
+        manifest["artefacts"][name]["engine"] = "openvino"
+    (own / "manifest.json").write_text(json.dumps(signed(manifest)))
+    monkeypatch.setitem(ENGINES, "openvino", ENGINES["fake"])
+    with edgessl.open(own, precision="int8") as encoder:
+        assert (encoder.engine, encoder.precision) == ("openvino", "int8")
+        assert encoder.chosen["onnxruntime"] == "own.edgessl has no int8 for it"
+    with pytest.raises(
+        InputError, match="no encoder in int8 for onnxruntime; it has encoder fp32, encoder int8 for openvino"
+    ):
+        edgessl.open(own, engine="onnxruntime", precision="int8")
+    with pytest.raises(InputError, match="no encoder in fp16"):
+        edgessl.open(own, precision="fp16")
+
+
+def test_where_no_engine_runs_every_reason_is_given(tiny, monkeypatch):
+    for name in ("onnxruntime", "openvino", "tensorrt"):
+        monkeypatch.setitem(ENGINES, name, (f"absent.{name}", "None", f"absent.{name}", name))
+        monkeypatch.setitem(sys.modules, f"absent.{name}", None)
+    with pytest.raises(
+        EngineError, match=r"no engine runs .*onnxruntime: .*; openvino: .*; tensorrt: .*edgessl doctor"
+    ):
+        edgessl.open(tiny)
+
+
+def test_an_engine_that_was_asked_for_is_never_replaced(tiny, monkeypatch):
+    monkeypatch.setitem(ENGINES, "openvino", ("edgessl.absent", "None", "edgessl.absent", "openvino"))
+    with pytest.raises(MissingExtraError, match=r"pip install 'edgessl\[openvino\]'"):
+        edgessl.open(tiny, engine="openvino")
+
+
+def test_settings_reach_the_engine_and_threads_are_short_for_them(tiny):
+    for settings in ({"settings": LOW_POWER}, {"threads": 1}):
+        with edgessl.open(tiny, **settings) as encoder:
+            assert (encoder.info()["threads"], encoder.threads, encoder.info()["spin"]) == (1, 1, False)
+
+
+def test_info_of_an_int8_graph_says_what_became_of_it(engine_name, tiny):
+    with edgessl.open(tiny, engine=engine_name, precision="int8") as encoder:
+        facts = encoder.info()
+        assert (facts["precision"], facts["floats"]) == ("int8", "fp32")
+        assert set(facts["fused"]) == {"int8", "float", "unfused_dequantize"}
+    with edgessl.open(tiny, engine=engine_name, precision="fp32") as encoder:
+        assert "fused" not in encoder.info()
+    assert encoder.info()["precision"] == "fp32", "closed"

@@ -1,0 +1,103 @@
+"""What OpenVINO compiled is kept for the next start, and is never wrong for it."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import edgessl
+from edgessl.runtimes.engines import EngineSettings, open_engine
+from edgessl.runtimes.engines.ovcache import open_cache, prune
+
+pytest.importorskip("edgessl.runtimes.engines.openvino", reason="pip install 'edgessl[openvino]'")
+
+KEPT = EngineSettings(cache=True)
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch) -> Path:
+    monkeypatch.setenv("EDGESSL_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache" / "openvino"
+
+
+def vectors_of(path, frames, **options):
+    engine = open_engine("openvino", path, **options)
+    vectors, cached = engine.run({"frames": frames})["vectors"], engine._compiled.get_property("LOADED_FROM_CACHE")
+    engine.close()
+    return vectors, cached
+
+
+def test_the_second_opening_takes_what_the_first_compiled(folder, tiny, scenes):
+    first, second = (vectors_of(tiny / "encoder.onnx", scenes(3, 0), settings=KEPT) for _ in range(2))
+    assert (first[1], second[1]) == (False, True)
+    np.testing.assert_array_equal(first[0], second[0])
+
+
+def test_graphs_that_differ_in_weights_alone_are_not_taken_for_each_other(folder, tiny, scenes):
+    for name in ("encoder.onnx", "encoder.int8.onnx") * 2:
+        expected = open_engine("onnxruntime", tiny / name).run({"frames": scenes(3, 0)})["vectors"]
+        np.testing.assert_allclose(
+            vectors_of(tiny / name, scenes(3, 0), settings=KEPT)[0], expected, atol=1e-5, err_msg=name
+        )
+    assert len(list(folder.glob("*.blob"))) == 2
+
+
+@pytest.mark.parametrize("damage", ["half", "empty", "changed"])
+def test_a_damaged_file_is_compiled_again(folder, tiny, scenes, damage):
+    expected, _ = vectors_of(tiny / "encoder.onnx", scenes(3, 0), settings=KEPT)
+    (file,) = folder.glob("*.blob")
+    content = bytearray(file.read_bytes())
+    middle = len(content) // 2
+    content[middle : middle + 256] = bytes(byte ^ 0x55 for byte in content[middle : middle + 256])
+    file.write_bytes({"half": content[:middle], "empty": b"", "changed": content}[damage])
+    again, _ = vectors_of(tiny / "encoder.onnx", scenes(3, 0), settings=KEPT)
+    np.testing.assert_array_equal(again, expected)
+
+
+def test_nothing_is_kept_of_graphs_that_come_once(folder, tiny, scenes):
+    vectors_of(tiny / "encoder.onnx", scenes(1, 0))
+    constants = {"kernel0": np.zeros((5, 3, 3, 3), np.float32)}
+    open_engine("openvino", (tiny / "encoder.onnx").read_bytes(), settings=KEPT, constants=constants).close()
+    assert [file for file in folder.glob("*") if file.stat().st_size > 20_000] == []
+
+
+def test_an_encoder_keeps_its_graph_and_says_where(folder, tiny):
+    with edgessl.open(tiny, engine="openvino") as encoder:
+        assert encoder.info()["cache"] == str(folder)
+    assert len(list(folder.glob("*.blob"))) == 1
+
+
+def test_a_folder_that_cannot_be_made_is_done_without_and_told(tmp_path, monkeypatch, tiny, scenes):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("EDGESSL_CACHE", str(tmp_path / "file"))
+    with edgessl.open(tiny, engine="openvino") as encoder:
+        assert encoder.embed(scenes(2, 0)).shape == (2, 6)
+        assert encoder.info()["cache"].startswith("off: ")
+
+
+def test_a_folder_that_cannot_be_written_is_done_without_and_told(folder, monkeypatch):
+    """A read-only disk; permissions would not do for a test that root runs."""
+    monkeypatch.setattr("os.access", lambda *_: False)
+    assert open_cache() == (None, f"off: {folder} cannot be written; set EDGESSL_CACHE to a folder that can")
+
+
+def test_a_user_without_a_home_has_no_cache(monkeypatch):
+    def homeless():
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("EDGESSL_CACHE")
+    monkeypatch.setattr(Path, "home", homeless)
+    assert open_cache() == (None, "off: Could not determine home directory.")
+
+
+def test_what_was_written_first_goes_when_it_is_too_much(tmp_path):
+    for age, name in enumerate("cab"):
+        file = tmp_path / f"{name}.blob"
+        file.write_bytes(bytes(100))
+        os.utime(file, (1000 + age, 1000 + age))
+    (tmp_path / "other").write_bytes(bytes(1000))
+    prune(tmp_path, kept_bytes=250)
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["a.blob", "b.blob", "other"]
