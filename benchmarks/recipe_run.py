@@ -48,6 +48,7 @@ def main() -> None:
         steps=given.steps or settings.steps,
         batch=settings.batch,
         lr=settings.lr,
+        precision=settings.precision,
         accelerator="cpu",
         devices=1,
         save_every=1000,
