@@ -21,8 +21,8 @@ class Answer:
         vector: Unit vector `(dim,)` float32; `None` unless the frame was embedded.
         version: Number of the version that embedded it; 0 is the factory's.
         space_id: Vectors of different spaces are not compared.
-        drift: How far the world has moved from the one the encoder knows; at about 1 a shift is seen. NaN where
-            nothing watches.
+        drift: How far the world has moved from the one the encoder knows; above 1 a shift is seen. NaN where
+            nothing watches, and before enough was seen.
         health: `ok`, or what is wrong, in a few words.
         age_s: From the capture to the answer, by the wall clock; NaN where the frame had no stamp.
         took_s: The run itself.

@@ -18,11 +18,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgessl.errors import EdgeSSLError
+from edgessl.runtimes.adapt.drift import DriftConfig
 from edgessl.runtimes.robot.shedding import HeldBudget
 
 HELD = "the board is hot or short of memory"
 
 _LOG = logging.getLogger("edgessl.node")
+_DRIFT = DriftConfig()  # what a learner watches by, unless it is told otherwise
 _RETRY_S = (10.0, 600.0)  # the first pause between two tries, and the longest; ours
 _FAILURES = 3  # in a row, and the adapting encoder is opened again
 
@@ -74,10 +76,11 @@ class Learning:
 
     @property
     def drift(self) -> float:
-        """The guard's score in thresholds: at about 1 a shift is seen; NaN while nobody watches."""
+        """The guard's score in alarms: above 1 a shift is seen; NaN while nobody watches, and before the first block."""
         learner = self._live.info()["learner"] if self._live else {}
-        score, threshold = learner.get("score", math.nan), learner.get("threshold", math.nan)
-        return float(score) / float(threshold) if threshold else math.nan
+        if learner.get("frames", 0) < _DRIFT.block or not learner["threshold"]:
+            return math.nan
+        return float(learner["score"]) / (_DRIFT.alarm * float(learner["threshold"]))
 
     @property
     def state(self) -> str:

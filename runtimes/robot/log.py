@@ -6,7 +6,7 @@ import json
 import logging
 import sys
 from datetime import datetime, timezone
-from typing import TextIO
+from typing import Any, TextIO
 
 NAME = "edgessl"
 
@@ -28,13 +28,18 @@ def start_log(level: str, stream: TextIO | None = None) -> logging.Logger:
 
 
 class JsonLines(logging.Formatter):
-    """`{"time", "level", "logger", "event"}` and the record's `facts`."""
+    """`{"time", "level", "logger", "event", "facts"}`; facts where there are some."""
 
     def format(self, record: logging.LogRecord) -> str:
         """The record as one line."""
         time = datetime.fromtimestamp(record.created, timezone.utc).isoformat(timespec="milliseconds")
-        line = {"time": time, "level": record.levelname.lower(), "logger": record.name, "event": record.getMessage()}
+        line: dict[str, Any] = {
+            "time": time,
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "event": record.getMessage(),
+        }
         facts = getattr(record, "facts", {})
         if record.exc_info:
             facts = facts | {"traceback": self.formatException(record.exc_info)}
-        return json.dumps({**facts, **line}, default=str)
+        return json.dumps(line | ({"facts": facts} if facts else {}), default=str)

@@ -37,7 +37,7 @@ class Metrics:
             self._frames.labels(outcome)
         self._took = Histogram("embed_seconds", "Time of one embedding.", buckets=_LATENCY_S, **told)
         self._age = Histogram("age_seconds", "From capture to vector.", buckets=_AGE_S, **told)
-        self._drift = Gauge("drift", "Drift of the world, in thresholds.", **told)
+        self._drift = Gauge("drift", "Drift of the world; above 1 a shift is seen.", **told)
         self._version = Gauge("version", "Version that serves; 0 is the factory's.", **told)
         self._level = Gauge("level", "1 for the level of learning that was asked for.", ["level"], **told)
         self._learns = Gauge("learning", "1 while something may be learned.", **told)

@@ -10,6 +10,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from edgessl.errors import InputError, MissingExtraError
 from edgessl.runtimes.adapt.beside import Beside
 from edgessl.runtimes.adapt.config import choose_level
@@ -38,6 +40,10 @@ def open_service(parameters: Parameters) -> Service:
         encoder = undo.enter_context(_opened(parameters))
         if encoder.input.kind != "image":
             raise InputError(f"a node takes frames of a camera; {parameters.bundle} takes {encoder.input.kind}")
+        encoder.embed(
+            np.zeros((1, *encoder.input.shape), np.uint8)
+        )  # the first run is slow; no camera should wait for it
+        encoder.info()  # counts once what the engine fused
         observers: list[Observer] = []
         for observer in _observers(parameters, encoder.dim):
             undo.callback(observer.close)

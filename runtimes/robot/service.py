@@ -261,7 +261,8 @@ class Service:
         now = self._clock()
         if now < self._due:
             return False
-        self._due = max(now, self._due + self._interval)
+        late = now - self._due  # within one interval the beat is kept; after a pause a new one begins
+        self._due = (self._due if late < self._interval else now) + self._interval
         self._odd = self._shed >= 2 and not self._odd
         return not self._odd
 
