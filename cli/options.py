@@ -12,6 +12,7 @@ import typer
 from edgessl.errors import InputError
 
 if TYPE_CHECKING:
+    from edgessl.runtimes.engines.base import EngineSettings
     from edgessl.sources.windows import Windowing
 
 _DATA = (
@@ -39,7 +40,24 @@ Series = Annotated[
     ),
 ]
 EngineName = Annotated[str, typer.Option(help="What runs the graphs; `edgessl doctor` lists what is installed.")]
+Threads = Annotated[int, typer.Option(help="Threads per run; 0 lets the engine choose.")]
+LowPower = Annotated[
+    bool, typer.Option("--low-power", help="One thread that never waits awake: slower, and less energy per sample.")
+]
 Precision = Annotated[str, typer.Option(help="Of the graphs: auto, fp32, fp16 or int8.")]
+
+
+def engine_settings(threads: int, *, low_power: bool) -> EngineSettings:
+    """What `--threads` and `--low-power` ask of the engine.
+
+    Raises:
+        InputError: Both are given, or the threads cannot be.
+    """
+    from edgessl.runtimes.engines.base import LOW_POWER, EngineSettings
+
+    if low_power and threads:
+        raise InputError(f"--low-power is one thread, and --threads {threads} asks for others; leave one out")
+    return LOW_POWER if low_power else EngineSettings(threads=threads)
 
 
 def parsed_size(text: str, option: str = "--size") -> tuple[int, int] | None:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from edgessl.cli.options import BundlePath, EngineName, Json
+from edgessl.cli.options import BundlePath, EngineName, Json, LowPower, Threads, engine_settings
 from edgessl.cli.output import result, table, talk
 from edgessl.errors import GateError, InputError
 
@@ -17,7 +17,8 @@ EXAMPLE = "edgessl verify robot.edgessl"
 def verify(
     bundle: BundlePath,
     engine: EngineName = "auto",
-    threads: Annotated[int, typer.Option(help="Threads per run; 0 lets the engine choose.")] = 0,
+    threads: Threads = 0,
+    low_power: LowPower = False,
     key: Annotated[Path | None, typer.Option(help="Public key: check the signature first.")] = None,
     signature: Annotated[Path | None, typer.Option(help="The signature; default: BUNDLE.sig beside it.")] = None,
     as_json: Json = False,
@@ -37,7 +38,8 @@ def verify(
         talk(f"{len(verify_signature(bundle, key, signature=signature))} files are as the owner of {key} signed them")
     elif signature is not None:
         raise InputError(f"a signature is checked with a key; type: edgessl verify {bundle} --key public.pem")
-    rows = replay(open_bundle(bundle), engine_name(engine), threads=threads)
+    settings = engine_settings(threads, low_power=low_power)
+    rows = replay(open_bundle(bundle), engine_name(engine), threads=settings.threads)
     shown = ("name", "engine", "version", "min_cosine", "mean_cosine", "knn_overlap", "ok")
     facts = [row.to_json() for row in rows]
     result(facts, table([{key: row[key] for key in shown} for row in facts]), as_json=as_json)

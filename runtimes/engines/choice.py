@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from importlib.util import find_spec
 
 from edgessl.errors import MissingExtraError, UnknownNameError
@@ -33,6 +34,11 @@ def untaken(engine: str, taken: str) -> str:
     if _installed(engine):
         return f"not tried, since {taken} runs; to take it, type --engine {engine}"
     return str(MissingExtraError(package, extra)) if extra else f"{package!r} is not installed; type: edgessl doctor"
+
+
+def sentence(chosen: Mapping[str, str]) -> str:
+    """One line for people of `Encoder.chosen`."""
+    return f"--engine auto: {'; '.join(f'{name}: {why}' for name, why in chosen.items())}"
 
 
 def _installed(engine: str) -> bool:
