@@ -83,6 +83,11 @@ class Learning:
         return float(learner["score"]) / (_DRIFT.alarm * float(learner["threshold"]))
 
     @property
+    def learned(self) -> int:
+        """Frames that were learned from since it was opened."""
+        return int(self._live.info()["learned"]) if self._live else 0
+
+    @property
     def state(self) -> str:
         """`learning`, `paused: ...`, `behind`, `hung: ...`, `dead: ...`, `off: ...`."""
         return str(self._live.info()["state"]) if self._live else f"off: {self._why}"

@@ -179,6 +179,7 @@ class Service:
             "engine": engine,
             "restarts": int(engine.get("restarts", 0)),
             "learning": learning.state if learning else "off",
+            "learned": learning.learned if learning else 0,
             "level": learning.level if learning else "none",
         }
         if self._temperature_c is not None:

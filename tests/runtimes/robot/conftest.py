@@ -66,7 +66,7 @@ class HandPupil:
         return np.full((len(frames), 3), 2.0, np.float32), self.version
 
     def info(self) -> dict[str, Any]:
-        return {"state": self.state, "learner": self.learner}
+        return {"state": self.state, "learner": self.learner, "learned": 7}
 
     def close(self) -> None:
         self.closed += 1

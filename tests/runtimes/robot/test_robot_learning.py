@@ -6,6 +6,7 @@ import errno
 import json
 import logging
 import math
+from itertools import cycle
 from pathlib import Path
 
 import numpy as np
@@ -42,8 +43,10 @@ def service_of(bundle: Path, state: Path, **more):
 
 def test_a_node_learns_and_closing_writes_its_state(tiny, tmp_path, scenes) -> None:
     with service_of(tiny, tmp_path / "state") as service:
-        for frame in scenes(40, seed=2):
+        for frame in cycle(scenes(40, seed=2)):
             assert service.embed(frame).outcome == "embedded"
+            if service.status()["learned"]:
+                break
         assert service.status()["level"] == "ports"
     assert list_snapshots(tmp_path / "state")[0].frames >= 1
 
@@ -83,12 +86,13 @@ def test_a_state_on_a_read_only_disk_embeds_on_and_says_so(tiny, tmp_path, scene
 
 
 def test_a_state_of_another_bundle_embeds_on_and_is_left_alone(tiny, own, tmp_path, scenes) -> None:
-    with service_of(tiny, tmp_path / "state") as service:
-        service.embed(scenes(1, seed=2)[0])
+    with edgessl.open(tiny) as encoder, encoder.learner(tmp_path / "state") as learner:
+        learner.observe(scenes(1, seed=2))
     before = {file.name: file.read_bytes() for file in (tmp_path / "state").glob("*.safetensors")}
     rewrite(own, name="other")
     with service_of(own, tmp_path / "state") as service:
         assert "another bundle" in service.embed(scenes(1, seed=2)[0]).health
+    assert before
     assert before == {file.name: file.read_bytes() for file in (tmp_path / "state").glob("*.safetensors")}
 
 
