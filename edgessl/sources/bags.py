@@ -170,7 +170,8 @@ class _Log:
                 f"topic {name} of {self.path} holds {topics[name].kind}, and {wanted} is wanted; it holds {listed}"
             )
         if not fitting:
-            raise InputError(f"{self.path} has no topic of {wanted}; it holds {listed}")
+            lost = "".join(f"; {each.name}: {each.reason}" for each in self.damage()[:1])
+            raise InputError(f"{self.path} has no topic of {wanted}; it holds {listed}{lost}")
         if not name and len(fitting) > 1:
             lines = " or ".join(f"bag:{self.path}?topic={each}" for each in sorted(fitting))
             raise InputError(f"{self.path} has {len(fitting)} topics of {wanted}; choose one: {lines}")

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,20 +33,20 @@ class Db3File:
         self.damage: list[Skipped] = []
         # What waits in a journal beside the file is read too; without one nothing is ever written there.
         mode = "mode=ro" if path.with_name(path.name + "-wal").exists() else "immutable=1"
+        self._address = f"{path.absolute().as_uri()}?{mode}"
         try:
-            self._base = sqlite3.connect(f"{path.absolute().as_uri()}?{mode}", uri=True, check_same_thread=False)
-            rows = self._base.execute(
+            rows = self._asked(
                 "SELECT name, type, serialization_format, (SELECT count(*) FROM messages WHERE topic_id = topics.id) FROM topics"
-            ).fetchall()
+            )
+            self.topics = [Topic(name, ros2_kind(kind), encoding, count) for name, kind, encoding, count in rows]
         except sqlite3.Error as error:
             raise InputError(
                 f"{path} cannot be read as a ROS 2 bag: {error}. Repair it with: sqlite3 {path} .recover | sqlite3 repaired.db3"
             ) from error
-        self.topics = [Topic(name, ros2_kind(kind), encoding, count) for name, kind, encoding, count in rows]
 
     def entries(self, topic: Topic) -> Entries:
         """Where the messages of `topic` stand."""
-        found = self._base.execute(
+        found = self._asked(
             "SELECT id, timestamp, substr(data, 1, ?) FROM messages WHERE topic_id IN "
             "(SELECT id FROM topics WHERE name = ? AND serialization_format = ?) ORDER BY timestamp, id",
             (HEAD, topic.name, topic.encoding),
@@ -64,16 +67,17 @@ class Db3File:
     def content(self, place: NDArray[np.int64]) -> bytes:
         """One message."""
         try:
-            row = self._base.execute("SELECT data FROM messages WHERE id = ?", (int(place[0]),)).fetchone()
+            row = next(self._asked("SELECT data FROM messages WHERE id = ?", (int(place[0]),)), None)
         except sqlite3.Error as error:
             raise UnreadableError(str(error)) from error
         if row is None or not isinstance(row[0], bytes):
             raise UnreadableError("the file holds no such message any more")
         return unpacked(row[0], "zstd", 0) if row[0].startswith(ZSTD) else row[0]
 
-    def close(self) -> None:
-        """Give the file back."""
-        self._base.close()
+    def _asked(self, question: str, given: tuple[object, ...] = ()) -> Iterator[tuple[Any, ...]]:
+        """Rows; each time by a connection of its own, for one must not be carried into a forked process."""
+        with closing(sqlite3.connect(self._address, uri=True)) as base:
+            yield from base.execute(question, given)
 
     def _stamp(self, place: int, head: bytes, encoding: str) -> float:
         if head.startswith(ZSTD):

@@ -71,10 +71,6 @@ class LogFile(Protocol):
         """
         ...
 
-    def close(self) -> None:
-        """Give the file back; closing twice is allowed."""
-        ...
-
 
 def ros2_kind(name: str) -> str:
     """`sensor_msgs/Image`, as ROS 1 writes it -> `sensor_msgs/msg/Image`."""

@@ -54,13 +54,12 @@ class McapFile:
         self.damage: list[Skipped] = []
         self._schemas: dict[int, str] = {0: ""}
         self._channels: dict[int, _Channel] = {}
-        self._file = path.open("rb")
         self._kept: tuple[int, bytes] = (0, b"")  # the chunk that was unpacked last
-        if self._file.read(len(MAGIC)) != MAGIC:
-            self._file.close()
-            raise InputError(f"{path} is no MCAP file: it does not begin as one; give the recording itself")
-        size = self._file.seek(0, io.SEEK_END)
-        stopped = self._scan(self._file, len(MAGIC), size)
+        with path.open("rb") as file:
+            if file.read(len(MAGIC)) != MAGIC:
+                raise InputError(f"{path} is no MCAP file: it does not begin as one; give the recording itself")
+            size = file.seek(0, io.SEEK_END)
+            stopped = self._scan(file, len(MAGIC), size)
         if stopped is not None:
             said = (
                 f"the recording was cut off, or is damaged, at byte {stopped} of {size}; what stands before it is read"
@@ -86,19 +85,16 @@ class McapFile:
     def content(self, place: NDArray[np.int64]) -> bytes:
         """One message."""
         chunk, offset, size = (int(value) for value in place)
-        if chunk:
-            if self._kept[0] != chunk:
-                self._kept = (chunk, self._unpacked(chunk))
-            return self._kept[1][offset : offset + size]
-        self._file.seek(offset)
-        content = self._file.read(size)
+        with self._path.open("rb") as file:
+            if chunk:
+                if self._kept[0] != chunk:
+                    self._kept = (chunk, _unpacked(file, chunk))
+                return self._kept[1][offset : offset + size]
+            file.seek(offset)
+            content = file.read(size)
         if len(content) < size:
             raise UnreadableError("the file ends before it")
         return content
-
-    def close(self) -> None:
-        """Give the file back."""
-        self._file.close()
 
     def _scan(self, file: BinaryIO, start: int, end: int, *, chunk: int = 0, nested: bool = False) -> int | None:
         """Take in the records between `start` and `end`; where it had to stop before the end, or None.
@@ -143,26 +139,11 @@ class McapFile:
             stopped = self._scan(file, start + 40, end, nested=True)
             return "" if stopped is None else f"a chunk is damaged at byte {stopped}"
         try:
-            content = self._unpacked(start)
+            content = _unpacked(file, start)
         except UnreadableError as error:
             return f"a chunk is lost: {error}"
         stopped = self._scan(io.BytesIO(content), 0, len(content), chunk=start, nested=True)
         return "" if stopped is None else f"a chunk is damaged at byte {stopped} of its content"
-
-    def _unpacked(self, start: int) -> bytes:
-        self._file.seek(start)
-        *_, size, crc, named = struct.unpack("<QQQII", self._file.read(32))
-        compression = self._file.read(named).decode()
-        (packed,) = struct.unpack("<Q", self._file.read(8))
-        if packed > LARGEST:
-            raise UnreadableError(f"it claims {packed} bytes, over the limit of {LARGEST}")
-        content = self._file.read(packed)
-        if len(content) < packed:
-            raise UnreadableError(f"cut: {len(content)} of {packed} bytes")
-        plain = unpacked(content, compression, size)
-        if crc and zlib.crc32(plain) != crc:
-            raise UnreadableError("its checksum is wrong")
-        return plain
 
     def _message(self, file: BinaryIO, body: int, length: int, chunk: int) -> None:
         head = file.read(min(length, _MESSAGE_HEAD + HEAD))
@@ -181,6 +162,23 @@ class McapFile:
         topic, after = _text(body, 4)
         encoding, _ = _text(body, after)
         self._channels.setdefault(number, _Channel(topic, ros2_kind(self._schemas.get(schema, "")), encoding))
+
+
+def _unpacked(file: BinaryIO, start: int) -> bytes:
+    """The records of the compressed chunk whose content stands at `start`."""
+    file.seek(start)
+    *_, size, crc, named = struct.unpack("<QQQII", file.read(32))
+    compression = file.read(named).decode()
+    (packed,) = struct.unpack("<Q", file.read(8))
+    if packed > LARGEST:
+        raise UnreadableError(f"it claims {packed} bytes, over the limit of {LARGEST}")
+    content = file.read(packed)
+    if len(content) < packed:
+        raise UnreadableError(f"cut: {len(content)} of {packed} bytes")
+    plain = unpacked(content, compression, size)
+    if crc and zlib.crc32(plain) != crc:
+        raise UnreadableError("its checksum is wrong")
+    return plain
 
 
 def _text(body: bytes, start: int) -> tuple[str, int]:

@@ -107,7 +107,7 @@ def _pixels(message: Any) -> NDArray[np.uint8]:
 
 def _rgb_of_yuv(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Two pixels share their colour; each is `(luma, one of two colours)`. ITU-R BT.601, luma in 16..235."""
-    luma = 1.164383 * (pixels[..., 0].astype(np.float32) - 16)
+    luma = 1.164383 * (pixels[..., 0].astype(np.float32) - 16).clip(0)
     blue = pixels[:, 0::2, 1].astype(np.float32).repeat(2, axis=1) - 128
     red = pixels[:, 1::2, 1].astype(np.float32).repeat(2, axis=1) - 128
     planes = (luma + 1.596027 * red, luma - 0.391762 * blue - 0.812968 * red, luma + 2.017232 * blue)

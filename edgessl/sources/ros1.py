@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -27,38 +29,29 @@ class Ros1File:
         MissingExtraError: rosbags is not installed.
     """
 
+    _reader: Any
+    _running: Iterator[tuple[Any, int, bytes]] | None
+    _next: int
+
     def __init__(self, path: Path) -> None:
-        try:
-            from rosbags.rosbag1 import Reader
-        except ModuleNotFoundError as error:
-            raise MissingExtraError("rosbags", "bags") from error
         self.damage: list[Skipped] = []
-        self._reader: Any = Reader(path)
-        try:
-            self._reader.open()
-        except Exception as error:  # damaged headers make it raise almost anything
-            raise InputError(
-                f"{path} cannot be read as a ROS 1 bag: {error}. Repair it with: rosbag reindex {path}"
-            ) from error
+        self._path = path
+        self._open()
         self.topics = [
             Topic(name, info.msgtype or "", "ros1", info.msgcount) for name, info in self._reader.topics.items()
         ]
-        self._path, self._open = path, True
+        self._topic = ""
         self._logged: NDArray[np.int64] = np.zeros(0, np.int64)
-        self._links: list[Any] = []
-        self._running: Iterator[tuple[Any, int, bytes]] | None = None
-        self._next = 0
 
     def entries(self, topic: Topic) -> Entries:
         """Where the messages of `topic` stand."""
-        self._links = [link for link in self._reader.connections if link.topic == topic.name]
+        self._topic = topic.name
         rows: list[tuple[int, float]] = []
         try:
             rows.extend(
-                (logged, stamp_of(bytes(content[:HEAD]), "ros1"))
-                for _, logged, content in self._reader.messages(connections=self._links)
+                (logged, stamp_of(bytes(content[:HEAD]), "ros1")) for _, logged, content in self._messages(None)
             )
-        except Exception as error:  # noqa: BLE001 (as above)
+        except Exception as error:  # noqa: BLE001 (see `_open`)
             self.damage.append(
                 Skipped(self._path.name, f"the recording is damaged: {error}; what stands before it is read")
             )
@@ -71,22 +64,39 @@ class Ros1File:
         """One message."""
         number = int(place[0])
         try:
+            if self._process != os.getpid():  # a forked process would share the place in the file
+                self._open()
             if self._running is None or number != self._next:
                 start = int(self._logged[number])
-                self._running = self._reader.messages(connections=self._links, start=start)
+                self._running = self._messages(start)
                 self._next = int(np.searchsorted(self._logged, start))
             while True:
                 _, _, content = next(self._running)
                 self._next += 1
                 if self._next > number:
                     return bytes(content)
-        except Exception as error:  # as above
+        except Exception as error:  # (see `_open`)
             self._running = None
             raise UnreadableError(f"it cannot be read: {error}") from error
 
-    def close(self) -> None:
-        """Give the file back."""
+    def _open(self) -> None:
+        try:
+            from rosbags.rosbag1 import Reader
+        except ModuleNotFoundError as error:
+            raise MissingExtraError("rosbags", "bags") from error
+        try:
+            self._reader = Reader(self._path)
+            self._reader.open()
+        except Exception as error:  # damaged headers make it raise almost anything
+            raise InputError(
+                f"{self._path} cannot be read as a ROS 1 bag: {error}. Repair it with: rosbag reindex {self._path}"
+            ) from error
+        weakref.finalize(self, self._reader.close)
+        self._process = os.getpid()
         self._running = None
-        if self._open:
-            self._open = False
-            self._reader.close()
+        self._next = 0
+
+    def _messages(self, start: int | None) -> Iterator[tuple[Any, int, bytes]]:
+        """Those of the topic, from this time on."""
+        links = [link for link in self._reader.connections if link.topic == self._topic]
+        return iter(self._reader.messages(connections=links, start=start))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -56,6 +57,7 @@ class VideoSource:
         if told - len(self.stamps) > max(1, _LOST * told):
             self._skip(Skipped(path.name, f"the file was cut: {len(self.stamps)} of {told} frames are in it"))
         self._capture: Any = None
+        self._process = os.getpid()
         self._at = -1  # place of the frame that was decoded last
         self._end = len(self.stamps)  # no frame from here on can be decoded
         if size is None:
@@ -110,8 +112,9 @@ class VideoSource:
 
         if self.names[place] in self._skipped:
             return None
-        if self._capture is None or place < self._at:
-            self._capture, self._at = _opened(self._path), -1
+        if self._capture is None or place < self._at or self._process != os.getpid():
+            # A decoder has threads, which a forked process would wait for in vain.
+            self._capture, self._at, self._process = _opened(self._path), -1, os.getpid()
         while self._at < place < self._end:
             self._advance()
         good, frame = self._capture.retrieve() if self._at == place else (False, None)

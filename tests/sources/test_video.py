@@ -102,7 +102,7 @@ def test_a_video_that_was_cut_off_gives_what_is_there_and_says_so(tmp_path: Path
     assert len(frames) >= 14
     assert np.array_equal(frames[:14], _frames()[:14])
     assert any("was cut" in skipped.reason and f"of {COUNT} frames" in skipped.reason for skipped in source.skipped)
-    with pytest.raises(InputError, match="was cut.*leave out --strict"):
+    with pytest.raises(InputError, match=r"was cut.*leave out --strict"):
         open_source(str(cut), strict=True)
 
 
