@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from edgessl.errors import InputError
 from edgessl.sources.base import Frames, Indices
 
 #: Endings that are looked at; anything else in a folder is not taken for an image.
@@ -83,6 +84,18 @@ def read_image(path: Path | BytesIO, size: tuple[int, int] | None) -> NDArray[np
     except Exception as error:  # a damaged header makes Pillow's decoders raise almost anything
         raise UnreadableError(str(error) or type(error).__name__) from error
     return resized(np.asarray(upright), size)
+
+
+def one_image(path: Path, size: tuple[int, int]) -> NDArray[np.uint8]:
+    """The frame `(height, width, 3)` of an image that the user named.
+
+    Raises:
+        InputError: It cannot be read.
+    """
+    try:
+        return read_image(path, size)
+    except UnreadableError as error:
+        raise InputError(f"{path} cannot be read as an image: {error}; name another") from error
 
 
 def resized(frame: NDArray[np.uint8], size: tuple[int, int] | None) -> NDArray[np.uint8]:
