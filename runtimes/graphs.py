@@ -6,8 +6,8 @@ from pathlib import Path
 
 from edgessl.bundle import Bundle
 from edgessl.errors import EngineError
-from edgessl.runtimes import plans
 
+WITH_PLANS = "tensorrt"  # what knows of its plans is imported where there are some: it looks for CUDA
 BESIDE_PLANS = "onnxruntime"  # runs what has no plan: the tail, whose weights change, and the training step
 
 
@@ -19,7 +19,9 @@ def graph_for(bundle: Bundle, role: str, precision: str, engine: str) -> Path:
         EngineError: There is no plan that still counts; says what to type.
     """
     if takes_plans(engine):
-        return plans.plan_for(bundle, role, precision)
+        from edgessl.runtimes.plans import plan_for
+
+        return plan_for(bundle, role, precision)
     return bundle.graph(role, precision, engine)
 
 
@@ -31,7 +33,9 @@ def precisions_for(bundle: Bundle, role: str, engine: str) -> tuple[str, ...]:
     """
     if not takes_plans(engine):
         return bundle.precisions(role, engine)
-    built = plans.precisions_built(bundle, role)
+    from edgessl.runtimes.plans import precisions_built
+
+    built = precisions_built(bundle, role)
     if not built and role == "encoder":
         raise EngineError(f"there is no plan of {bundle.path} for this device; type: edgessl build {bundle.path}")
     return built
@@ -41,13 +45,15 @@ def trunk_beside(bundle: Bundle, precision: str, engine: str) -> str:
     """Precision of the trunk to open where the encoder runs in `precision`: its own, or what `edgessl build` settled on."""
     if not takes_plans(engine):
         return precision
-    built = plans.precisions_built(bundle, "trunk")
+    from edgessl.runtimes.plans import precisions_built
+
+    built = precisions_built(bundle, "trunk")
     return precision if precision in built or not built else built[0]
 
 
 def takes_plans(engine: str) -> bool:
     """The engine opens what was built on the device, and not the bundle's graphs."""
-    return engine == plans.ENGINE
+    return engine == WITH_PLANS
 
 
 def engine_of_tail(engine: str) -> str:

@@ -2,10 +2,11 @@ from __future__ import annotations
 
 import pytest
 
-from edgessl.cli.options import parsed_settings, parsed_size
+from edgessl.cli.options import engine_settings, parsed_settings, parsed_size
 from edgessl.cli.output import table
 from edgessl.cli.training import split_settings
 from edgessl.errors import InputError
+from edgessl.runtimes.engines import LOW_POWER, EngineSettings
 
 
 @pytest.mark.parametrize(("text", "size"), [("64", (64, 64)), ("48x64", (48, 64)), ("48X64", (48, 64)), ("", None)])
@@ -53,3 +54,10 @@ def test_a_setting_with_a_dot_belongs_to_a_part() -> None:
     assert parsed_settings(["views.flip=0", "views.area=[0.2,1]"]) == {"views": {"flip": 0, "area": [0.2, 1]}}
     with pytest.raises(InputError, match="set in one word and by its parts"):
         parsed_settings(["views=strong", "views.flip=0"])
+
+
+def test_threads_and_low_power_become_settings_of_the_engine() -> None:
+    assert engine_settings(3, low_power=False) == EngineSettings(threads=3)
+    assert engine_settings(0, low_power=True) == LOW_POWER
+    with pytest.raises(InputError, match="--low-power is one thread, and --threads 2"):
+        engine_settings(2, low_power=True)
