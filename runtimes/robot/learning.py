@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from edgessl.errors import EdgeSSLError
 from edgessl.runtimes.adapt.drift import DriftConfig
 from edgessl.runtimes.robot.shedding import HeldBudget
+from edgessl.runtimes.worker import HangError
 
 HELD = "the board is hot or short of memory"
 
@@ -90,7 +91,9 @@ class Learning:
     @property
     def state(self) -> str:
         """`learning`, `paused: ...`, `behind`, `hung: ...`, `dead: ...`, `off: ...`."""
-        return str(self._live.info()["state"]) if self._live else f"off: {self._why}"
+        if self._live is None or self._failed >= _FAILURES:
+            return f"off: {self._why}"
+        return str(self._live.info()["state"])
 
     @property
     def trouble(self) -> str:
@@ -101,13 +104,14 @@ class Learning:
     def embed(self, batch: NDArray[Any]) -> tuple[NDArray[np.float32] | None, int]:
         """Vectors of a batch and their version; `None` where the factory's encoder has to do it."""
         live = self._live
-        if live is None:
+        if live is None or self._failed >= _FAILURES:
             return None, 0
         try:
             vectors, version = live.embed_with_version(batch)
             sound, why = bool(np.isfinite(vectors).all()), "it gave vectors that are not finite"
         except EdgeSSLError as error:
             sound, why = False, str(error)
+            self._failed += _FAILURES * isinstance(error, HangError)  # the next frame would wait as long
         if sound:
             self._failed = 0
             return vectors, version

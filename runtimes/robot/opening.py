@@ -8,21 +8,22 @@ from contextlib import ExitStack
 from functools import partial
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
 from edgessl.errors import InputError, MissingExtraError
-from edgessl.runtimes.adapt.beside import Beside
 from edgessl.runtimes.adapt.config import choose_level
 from edgessl.runtimes.encoder import Encoder, open_encoder
 from edgessl.runtimes.engines.base import LOW_POWER, EngineSettings
 from edgessl.runtimes.pressure import Pressure
+from edgessl.runtimes.robot.adapting import Adapting
 from edgessl.runtimes.robot.learning import Learning
 from edgessl.runtimes.robot.parameters import Parameters
 from edgessl.runtimes.robot.service import Observer, Service
 from edgessl.runtimes.robot.shedding import HeldBudget
 from edgessl.runtimes.sensors import hottest_c
+from edgessl.runtimes.watchdog import open_watched
 
 _LOG = logging.getLogger("edgessl.node")
 
@@ -37,20 +38,28 @@ def open_service(parameters: Parameters) -> Service:
         EngineError: The engine cannot open it.
     """
     with ExitStack() as undo:
-        encoder = undo.enter_context(_opened(parameters))
+        encoder = undo.enter_context(
+            open_watched(
+                parameters.bundle,
+                engine=parameters.engine,
+                precision=parameters.precision,
+                settings=_settings(parameters),
+                tell=_log,
+            )
+        )
         if encoder.input.kind != "image":
             raise InputError(f"a node takes frames of a camera; {parameters.bundle} takes {encoder.input.kind}")
-        encoder.embed(
-            np.zeros((1, *encoder.input.shape), np.uint8)
-        )  # the first run is slow; no camera should wait for it
-        encoder.info()  # counts once what the engine fused
+        # The first run is slow, and so is what is counted once of the engine: no camera should wait for them.
+        encoder.embed(np.zeros((1, *encoder.input.shape), np.uint8))
+        encoder.info()
         observers: list[Observer] = []
         for observer in _observers(parameters, encoder.dim):
             undo.callback(observer.close)
             observers.append(observer)
         learning = None
         if parameters.learns and parameters.state is not None:
-            level = choose_level(parameters.level, encoder)  # what can never work is an error before the first frame
+            # What can never work is an error before the first frame.
+            level = choose_level(parameters.level, cast(Encoder, encoder))
             learning = Learning(_live(parameters, parameters.state), level=level)
             undo.callback(learning.close)
         service = Service(
@@ -80,36 +89,25 @@ def part(name: str, *, package: str) -> Any:
         raise MissingExtraError(package, name) from error
 
 
-def _opened(parameters: Parameters) -> Encoder:
-    return open_encoder(
-        parameters.bundle,
-        engine=parameters.engine,
-        precision=parameters.precision,
-        settings=LOW_POWER if parameters.low_power else EngineSettings(threads=parameters.threads),
-    )
+def _settings(parameters: Parameters) -> EngineSettings:
+    return LOW_POWER if parameters.low_power else EngineSettings(threads=parameters.threads)
 
 
-class _Adapting:
-    """`Beside`, and the encoder that it was made from."""
-
-    def __init__(self, encoder: Encoder, beside: Beside) -> None:
-        self._encoder, self._beside = encoder, beside
-        self.embed_with_version, self.info = beside.embed_with_version, beside.info
-
-    @property
-    def events(self) -> list[dict[str, Any]]:
-        return self._beside.events
-
-    def close(self) -> None:
-        self._beside.close()
-        self._encoder.close()
+def _log(event: dict[str, Any]) -> None:
+    _LOG.error("engine", extra={"facts": event})
 
 
-def _live(parameters: Parameters, state: Path) -> Callable[[HeldBudget], _Adapting]:
-    def opened(budget: HeldBudget) -> _Adapting:
-        encoder = _opened(parameters)  # its sessions are its own: a watchdog may close the other one's at any time
+def _live(parameters: Parameters, state: Path) -> Callable[[HeldBudget], Adapting]:
+    def opened(budget: HeldBudget) -> Adapting:
+        # Its sessions are its own: the watchdog closes and replaces the other ones as it must.
+        encoder = open_encoder(
+            parameters.bundle,
+            engine=parameters.engine,
+            precision=parameters.precision,
+            settings=_settings(parameters),
+        )
         try:
-            return _Adapting(encoder, encoder.adapting(state, level=parameters.level, budget=budget))
+            return Adapting(encoder, encoder.adapting(state, level=parameters.level, budget=budget))
         except BaseException:
             encoder.close()
             raise

@@ -8,6 +8,7 @@ import logging
 import math
 from itertools import cycle
 from pathlib import Path
+from threading import Event
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from edgessl.errors import EngineError, StateError
 from edgessl.manifest import signed
 from edgessl.runtimes.adapt.beside import Beside
 from edgessl.runtimes.adapt.snapshots import list_snapshots
+from edgessl.runtimes.robot.adapting import Adapting
 from edgessl.runtimes.robot.learning import Learning
 from edgessl.runtimes.robot.opening import open_service
 from edgessl.runtimes.robot.parameters import Parameters
@@ -227,3 +229,36 @@ def test_an_engine_that_cannot_open_the_adapting_encoder_is_trouble_only() -> No
         raise EngineError("no memory")
 
     assert Learning(opened).trouble == "learning off: no memory"
+
+
+def test_an_adapting_encoder_that_hangs_is_left_and_the_next_frame_does_not_wait(tiny, tmp_path, scenes) -> None:
+    encoder = edgessl.open(tiny)
+    beside = encoder.adapting(tmp_path / "state")
+    goes_on, asked = Event(), []
+
+    class Hung:
+        events, info, close = beside.events, beside.info, beside.close
+
+        def embed_with_version(self, frames: np.ndarray) -> tuple[np.ndarray, int]:
+            asked.append(1)
+            goes_on.wait()
+            return beside.embed_with_version(frames)
+
+    learning = Learning(lambda budget: Adapting(encoder, Hung(), timeout_s=0.05))
+    batch = scenes(1, seed=2)
+    assert [learning.embed(batch)[0] for _ in range(4)] == [None] * 4
+    assert len(asked) == 1
+    assert learning.trouble == "learning off: a run took longer than 0.05 s"
+    goes_on.set()
+    learning.close()
+
+
+def test_an_adapting_encoder_answers_through_its_deadline(tiny, tmp_path, scenes) -> None:
+    batch = scenes(1, seed=2)
+    encoder = edgessl.open(tiny)
+    wanted = encoder.embed(batch)
+    learning = Learning(lambda budget: Adapting(encoder, encoder.adapting(tmp_path / "state", budget=budget)))
+    vectors, version = learning.embed(batch)
+    learning.close()
+    np.testing.assert_allclose(vectors, wanted, atol=1e-6)
+    assert version == 0
