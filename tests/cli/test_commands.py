@@ -160,7 +160,7 @@ def test_inspect_tells_a_bundle_and_a_checkpoint(edgessl: Any, bundle: Path, che
 
 
 def test_doctor_and_recipes_print_json(edgessl: Any) -> None:
-    assert "onnxruntime" in [row["name"] for row in edgessl("doctor", "--json").json]
+    assert "onnxruntime" in [row["name"] for row in edgessl("doctor", "--json").json["facts"]]
     found = edgessl("recipes", "--json").json
     assert {"simclr", "vicreg", "byol", "mae"} <= {row["recipe"] for row in found["recipes"]}
     assert {"conv_small", "vit_micro"} <= {row["encoder"] for row in found["encoders"]}
