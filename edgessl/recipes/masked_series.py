@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from edgessl.blocks.decoders import PLAIN_VIEWS
+from edgessl.blocks.decoders import PLAIN_VIEWS, painting_target
 from edgessl.blocks.series_latents import (
     StepPainter,
     hidden,
@@ -44,8 +44,8 @@ class MaskedSeries(Recipe):
     """PatchTST's self-supervision (Nie et al. 2023, arXiv:2211.14730), section 3.2.
 
     A patch holds all channels, where the paper takes each channel alone; hidden patches stand at the batch's mean, not at
-    zero. The target is normalised per window and channel as the paper's whole input is; ours is not, so that the encoder
-    keeps amplitude and posture. Each latent step is a patch, so convolutions can learn too.
+    zero. The paper normalises each window; we do not, neither what is seen nor what is painted, so that the encoder learns
+    amplitude and posture. Each latent step is a patch, so convolutions can learn too.
     """
 
     config = MaskedSeriesConfig
@@ -67,12 +67,5 @@ class MaskedSeries(Recipe):
     def forward(self, batch: Views) -> Terms:
         """`patches`: squared error of what was hidden."""
         (seen, whole), where = batch.views, batch.required_labels()
-        error = self.painter(step_features(self.encoder, seen)) - per_window(whole)
+        error = self.painter(step_features(self.encoder, seen)) - painting_target(self.encoder, whole)
         return {"patches": mean_where(error.float().square(), where)}
-
-
-def per_window(series: Tensor) -> Tensor:
-    """Each channel of each window with mean 0 and deviation 1; one that hardly moves stays small."""
-    spread = series.std((0, 2), keepdim=True, correction=0)
-    deviation, mean = torch.std_mean(series, 2, keepdim=True, correction=0)
-    return (series - mean) / (deviation + 0.01 * spread + 1e-6)
