@@ -36,7 +36,9 @@ def adapt(
     bundle: BundlePath,
     source: Samples,
     state: Annotated[Path, typer.Option(help="Folder that keeps what was learned; used again next time.")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="The .npz file to write.")],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="NAME.npz, NAME.parquet, NAME.jsonl, or NAME.index (a folder).")
+    ],
     level: Annotated[str, typer.Option(help="How far it may go: auto, 0 recenter, 1 ports, 2 tail.")] = "auto",
     log: Annotated[
         Path | None, typer.Option(help="Write what was learned and refused, one JSON object a line.")
@@ -61,7 +63,10 @@ def adapt(
     _refuse_same(state, bundle, source, {"-o": output, "--log": log, "--plot": plot})
     if level not in (known := ("auto", *LEVELS, *LEVELS.values())):
         raise UnknownNameError("level", level, known)
-    refuse_existing(output, overwrite=overwrite, file="-o vectors.npz")
+    from edgessl.runtimes.sinks import is_folder, writer_for
+
+    refuse_existing(output, overwrite=overwrite, file="" if is_folder(output) else "-o vectors.npz")
+    write = writer_for(output)
     if log is not None:
         refuse_existing(log, overwrite=overwrite, file="--log events.jsonl")
     from edgessl.runtimes.adapt.drawing import refuse_plot, write_plot
@@ -70,7 +75,9 @@ def adapt(
     if plot is not None:
         refuse_plot(plot, overwrite=overwrite, option="--plot")
     from edgessl.runtimes.encoder import open_encoder
-    from edgessl.runtimes.vectors import vectors_of, write_events, write_vectors
+    from edgessl.runtimes.sinks.offline import held_of, space_of
+    from edgessl.runtimes.sinks.whole import write_whole
+    from edgessl.runtimes.vectors import vectors_of, write_events
     from edgessl.sources import open_source
 
     with open_encoder(bundle, engine=engine, precision=precision) as encoder:
@@ -91,7 +98,7 @@ def adapt(
                 versions=lambda: learner.versions,
             )
         events = learner.events  # the last one tells of the snapshot that closing wrote
-        write_vectors(output, found, encoder.space_id, encoder.manifest.get("space_revision", 0))
+        write_whole(output, write, held_of(found, space_of(encoder)))
         if log is not None:
             write_events(log, events)
         if plot is not None:

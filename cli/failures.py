@@ -22,6 +22,7 @@ INTERRUPTED = 130
 RESUME = {
     "pretrain": "type the same command with --resume to go on",
     "distill": "type the same command with --resume to go on",
+    "embed": "what is done of it is kept; type the same command to go on",
     "build": "plans that are done are kept; type the same command to go on",
     "adapt": "the state is whole; type the same command to go on from its last snapshot",
 }

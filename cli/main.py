@@ -20,6 +20,7 @@ from edgessl.cli import (
     embed,
     evaluate,
     export,
+    index,
     inspect,
     lint,
     node,
@@ -49,6 +50,8 @@ COMMANDS: dict[str, tuple[Callable[..., None], str]] = {
     "doctor": (doctor.doctor, doctor.EXAMPLE),
     "embed": (embed.embed, embed.EXAMPLE),
     "adapt": (adapt.adapt, adapt.EXAMPLE),
+    "index build": (index.build, index.BUILD),
+    "index query": (index.query, index.QUERY),
     "node dora": (node.dora, node.DORA),
     "node ros2": (node.ros2, node.ROS2),
     "node zenoh": (node.zenoh, node.ZENOH),
@@ -61,7 +64,11 @@ COMMANDS: dict[str, tuple[Callable[..., None], str]] = {
 }
 
 #: group -> what its commands are for
-GROUPS = {"node": "Be a node of a robot: frames in, vectors out.", "state": "Look at what was learned, and go back."}
+GROUPS = {
+    "index": "Find what is near, among vectors that are kept.",
+    "node": "Be a node of a robot: frames in, vectors out.",
+    "state": "Look at what was learned, and go back.",
+}
 
 
 class _InOrder(TyperGroup):

@@ -31,12 +31,17 @@ def talk(message: str) -> None:
 def talk_about(found: SourceVectors) -> None:
     """Say what of a source was left out."""
     talk_skipped([(skipped.name, skipped.reason) for skipped in found.skipped])
-    _name("quarantined (NaN or infinity, their vectors are NaN)", found.quarantined)
+    talk_quarantined(found.quarantined)
 
 
 def talk_skipped(skipped: Iterable[tuple[str, str]], *, count: int | None = None) -> None:
     """Name the samples that could not be read, with the reason; `count` where there are more than are given."""
     _name("skipped", [f"{name}: {reason}" for name, reason in skipped], count)
+
+
+def talk_quarantined(names: Sequence[str]) -> None:
+    """Name the samples that hold NaN or infinity."""
+    _name("quarantined (NaN or infinity, their vectors are NaN)", names)
 
 
 def _name(what: str, lines: Sequence[str], count: int | None = None) -> None:

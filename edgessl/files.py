@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import shutil
@@ -62,9 +63,12 @@ def hold_folder(folder: Path, name: str = ".lock") -> IO[bytes] | None:
     if os.name != "posix":
         return None
     fcntl = import_module("fcntl")  # is not there on Windows
-    file = (folder / name).open("ab")
+    path = folder / name
+    file = path.open("ab")
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if not path.exists() or not os.path.samestat(os.fstat(file.fileno()), path.stat()):
+            raise BlockingIOError(errno.EAGAIN, "its last holder removed it in this moment", str(path))
     except OSError:
         file.close()
         raise

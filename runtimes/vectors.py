@@ -1,10 +1,9 @@
-"""Vectors of a whole source, in its order, and the `.npz` file that holds them."""
+"""Vectors of a whole source, in its order, all at once or a batch at a time."""
 
 from __future__ import annotations
 
-import io
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,6 +30,7 @@ class SourceVectors:
         skipped: What could not be read.
         quarantined: Names of samples that hold NaN or infinity: they are neither embedded nor learned from.
         versions: Number of the encoder's version that each vector came from, `(n,)`; 0 where nothing adapts.
+        stamps: `(n,)` seconds, where the source knows them.
     """
 
     vectors: NDArray[np.float32]
@@ -38,6 +38,7 @@ class SourceVectors:
     skipped: list[Skipped]
     quarantined: list[str]
     versions: NDArray[np.int64]
+    stamps: NDArray[np.float64] | None = None
 
     def counts(self) -> dict[str, Any]:
         """How many, and which were left out, as plain values."""
@@ -46,6 +47,25 @@ class SourceVectors:
             "skipped": [{"name": skipped.name, "reason": skipped.reason} for skipped in self.skipped],
             "quarantined": self.quarantined,
         }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Embedded:
+    """What came of one batch.
+
+    Attributes:
+        names: Of the samples that could be read.
+        vectors: `(n, dim)`; NaN where a sample was quarantined.
+        stamps: `(n,)` seconds, where the source knows them.
+        quarantined: Names of samples that hold NaN or infinity.
+        done: Place in the source's names behind the batch.
+    """
+
+    names: list[str]
+    vectors: NDArray[np.float32]
+    stamps: NDArray[np.float64] | None
+    quarantined: list[str]
+    done: int
 
 
 def vectors_of(
@@ -75,27 +95,64 @@ def vectors_of(
         raise InputError(f"a batch holds at least 1 sample, not {batch}")
     parts: list[NDArray[np.float32]] = []
     made_by: list[NDArray[np.int64]] = []
+    times: list[NDArray[np.float64] | None] = []
     names: list[str] = []
     quarantined: list[str] = []
-    for samples in source.batches(batch):
-        finite = source.spec.finite(samples.frames)
-        bad = [samples.names[row] for row in np.flatnonzero(~finite)]
-        if bad and strict:
-            raise InputError(f"{source.name}: {bad[0]} holds NaN or infinity; leave out --strict to go on without it")
-        parts.append(embed(samples.frames))
-        made_by.append(versions() if versions else np.zeros(len(samples.names), np.int64))
-        names += samples.names
-        quarantined += bad
-        advance(len(samples.names))
+    for found in embedded(source, embed, batch=batch, strict=strict):
+        parts.append(found.vectors)
+        times.append(found.stamps)
+        made_by.append(versions() if versions else np.zeros(len(found.names), np.int64))
+        names += found.names
+        quarantined += found.quarantined
+        advance(len(found.names))
     if not names:
-        raise InputError(f"{source.name}: none of {len(source)} samples could be read{_first(source.skipped)}")
+        raise nothing_read(source)
     return SourceVectors(
         vectors=np.concatenate(parts),
         names=names,
         skipped=list(source.skipped),
         quarantined=quarantined,
         versions=np.concatenate(made_by),
+        stamps=None if times[0] is None else np.concatenate([part for part in times if part is not None]),
     )
+
+
+def embedded(
+    source: Source, embed: Embed, *, batch: int = 32, start: int = 0, strict: bool = False
+) -> Iterator[Embedded]:
+    """Embed every sample from `start` on, in order, a batch at a time; batches of unreadable samples are left out.
+
+    Args:
+        source, embed, batch, strict: As in `vectors_of`.
+        start: Place in the source's names; a multiple of `batch` gives the batches that `start=0` gives.
+
+    Raises:
+        InputError: The batch is empty, or `strict` and a sample cannot be read or is not finite.
+    """
+    if batch < 1:
+        raise InputError(f"a batch holds at least 1 sample, not {batch}")
+    stamps = getattr(source, "stamps", None)
+    for first in range(start, len(source), batch):
+        done = min(first + batch, len(source))
+        indices, frames = source.read(range(first, done))
+        if not len(indices):
+            continue
+        names = [source.names[index] for index in indices]
+        bad = [names[row] for row in np.flatnonzero(~source.spec.finite(frames))]
+        if bad and strict:
+            raise InputError(f"{source.name}: {bad[0]} holds NaN or infinity; leave out --strict to go on without it")
+        yield Embedded(
+            names=names,
+            vectors=embed(frames),
+            stamps=None if stamps is None else np.asarray(stamps, np.float64)[indices],
+            quarantined=bad,
+            done=done,
+        )
+
+
+def nothing_read(source: Source) -> InputError:
+    """The error for a source of which nothing could be read."""
+    return InputError(f"{source.name}: none of {len(source)} samples could be read{_first(source.skipped)}")
 
 
 def quarantining(encoder: Encoder) -> Embed:
@@ -110,26 +167,6 @@ def quarantining(encoder: Encoder) -> Embed:
         return vectors
 
     return embed
-
-
-def write_vectors(path: Path, found: SourceVectors, space_id: str, space_revision: int = 0) -> None:
-    """Write an `.npz` file, whole or not at all.
-
-    `vectors` `(n, dim)` float32, `names` `(n,)`, `version` `(n,)` int64: of the encoder, as it adapted; `space_id` `()` and
-    `space_revision` `()` int64: of the bundle. The names are an array of unicode strings, so that `np.load` reads them
-    without `allow_pickle`.
-    """
-    content = io.BytesIO()
-    np.savez(
-        content,
-        vectors=found.vectors,
-        names=np.array(found.names, dtype=np.str_),
-        version=found.versions.astype(np.int64),
-        space_id=np.str_(space_id),
-        space_revision=np.int64(space_revision),
-    )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomic(path, content.getvalue())
 
 
 def write_events(path: Path, events: Sequence[Mapping[str, Any]]) -> None:

@@ -1,0 +1,76 @@
+"""A source that can be read again -> a sink, in order, from where the sink stands."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import edgessl
+from edgessl.bundle import MANIFEST
+from edgessl.files import sha256_of
+from edgessl.runtimes.encoder import Encoder
+from edgessl.runtimes.sinks.base import InMemory, Rows, Sink, Space
+from edgessl.runtimes.vectors import Embed, SourceVectors, embedded
+from edgessl.sources import Source
+
+
+def space_of(encoder: Encoder) -> Space:
+    """The space of an encoder's vectors."""
+    return Space(space_id=encoder.space_id, revision=int(encoder.manifest.get("space_revision", 0)), dim=encoder.dim)
+
+
+def source_key(source: Source, *, batch: int, strict: bool) -> dict[str, Any]:
+    """The part of a key that tells of the samples: with another one the rows could be others."""
+    return {"samples": len(source), "source": source.digest(), "batch": batch, "strict": strict}
+
+
+def encoder_key(encoder: Encoder) -> dict[str, Any]:
+    """The part of a key that tells of the encoder: with another one a vector could differ in a bit."""
+    info = encoder.info()
+    return {
+        "edgessl": edgessl.__version__,
+        "bundle": sha256_of(encoder.bundle.path / MANIFEST),
+        "space_id": encoder.space_id,
+        "space_revision": int(encoder.manifest.get("space_revision", 0)),
+        "precision": encoder.precision,
+        # Another number of threads may add in another order.
+        **{name: info[name] for name in ("engine", "version", "provider", "threads") if name in info},
+    }
+
+
+def embed_source(
+    source: Source,
+    embed: Embed,
+    sink: Sink,
+    *,
+    batch: int = 32,
+    start: int = 0,
+    strict: bool = False,
+    advance: Callable[[int], None] = lambda done: None,
+) -> None:
+    """Embed every sample from `start` on, and give each batch to the sink with where the source stands behind it.
+
+    Args:
+        source: Samples in order.
+        embed: `(batch, *sample)` -> `(batch, dim)`; see `edgessl.runtimes.vectors.vectors_of`.
+        sink: Takes them.
+        batch: Samples per call of `embed`, at most.
+        start: Place in the source's names: `done` of the last batch that the sink has.
+        strict: Make a sample that holds NaN or infinity an error.
+        advance: Called with the number of samples done since the last call.
+
+    Raises:
+        InputError: The batch is empty, or `strict` and a sample cannot be used; or the sink is full.
+    """
+    told = 0
+    for found in embedded(source, embed, batch=batch, start=start, strict=strict):
+        skipped = source.skipped
+        new = [[one.name, one.reason] for one in skipped[told:]]
+        told = len(skipped)
+        sink.write(found.names, found.stamps, found.vectors, {"done": found.done, "skipped": new})
+        advance(len(found.names))
+
+
+def held_of(found: SourceVectors, space: Space) -> InMemory:
+    """What came of a whole source, to be written."""
+    return InMemory(space, Rows(found.names, found.stamps, found.vectors, {"version": found.versions.tolist()}))
