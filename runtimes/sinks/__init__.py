@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 
 from edgessl.errors import InputError, MissingExtraError
@@ -55,10 +56,8 @@ def writer_for(output: Path) -> Writer:
             "standard output"
         )
     module, function, package, extra = FORMS[output.suffix.lower()]
-    try:
-        import_module(package)
-    except ModuleNotFoundError as error:
-        raise MissingExtraError(package, extra) from error
+    if find_spec(package) is None:  # looked for, not imported: there is long work to do first
+        raise MissingExtraError(package, extra)
     writer: Writer = getattr(import_module(module), function)
     return writer
 

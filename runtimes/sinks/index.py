@@ -13,6 +13,8 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -166,8 +168,10 @@ def _save(graph: Any, path: Path) -> None:
 
 
 def _index_class() -> Any:
+    # onnxruntime crashes the process when it is imported behind usearch (1.31.1 behind 2.26.6), and the other way is well.
+    if find_spec("onnxruntime") is not None:
+        import_module("edgessl.runtimes.engines.onnxrt")
     try:
-        from usearch.index import Index
+        return import_module("usearch.index").Index
     except ModuleNotFoundError as error:
         raise MissingExtraError("usearch", "index") from error
-    return Index

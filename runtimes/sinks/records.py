@@ -41,14 +41,14 @@ def records_of(file: BinaryIO, dim: int) -> Iterator[Record]:
         mark, head_bytes, body_bytes, crc = _FRAME.unpack(frame)
         if mark != _MARK or start + _FRAME.size + head_bytes + body_bytes > size:
             break
-        content = _read_all(file, head_bytes + body_bytes)
-        if zlib.crc32(content) != crc:
+        head, body = _read_all(file, head_bytes), _read_all(file, body_bytes)
+        if zlib.crc32(body, zlib.crc32(head)) != crc:
             break
-        told = json.loads(content[:head_bytes])
+        told = json.loads(head)
         count = len(told["names"])
-        stamps = np.frombuffer(content, "<f8", count, head_bytes) if told["stamped"] else None
-        offset = head_bytes + (8 * count if told["stamped"] else 0)
-        yield told, stamps, np.frombuffer(content, "<f4", count * dim, offset).reshape(count, dim)
+        stamps = np.frombuffer(body, "<f8", count) if told["stamped"] else None
+        offset = 8 * count if told["stamped"] else 0  # aligned, as the graph of an index wants it
+        yield told, stamps, np.frombuffer(body, "<f4", count * dim, offset).reshape(count, dim)
     file.seek(start)
 
 
