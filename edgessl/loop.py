@@ -81,12 +81,17 @@ class TrainingModule(LightningModule):
 
     def configure_optimizers(self) -> Any:
         """AdamW with a warm-up and a cosine; biases and norms do not decay."""
-        trained = [weight for weight in self.recipe.parameters() if weight.requires_grad]
-        groups = [
-            {"params": [weight for weight in trained if weight.ndim > 1], "weight_decay": self._plan.weight_decay},
-            {"params": [weight for weight in trained if weight.ndim <= 1], "weight_decay": 0.0},
+        factors = self.recipe.lr_factors()
+        groups: dict[tuple[float, float], list[Tensor]] = {}
+        for name, weight in self.recipe.named_parameters():
+            if weight.requires_grad:
+                decay = self._plan.weight_decay if weight.ndim > 1 else 0.0
+                groups.setdefault((factors.get(name.split(".")[0], 1.0), decay), []).append(weight)
+        listed = [
+            {"params": weights, "lr": self._plan.lr * factor, "weight_decay": decay}
+            for (factor, decay), weights in groups.items()
         ]
-        optimizer = torch.optim.AdamW([group for group in groups if group["params"]], lr=self._plan.lr)
+        optimizer = torch.optim.AdamW(listed, lr=self._plan.lr)
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, self._plan.lr_factor)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 

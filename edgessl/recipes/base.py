@@ -142,6 +142,10 @@ class Recipe(nn.Module):
     def after_step(self, step: int, steps: int) -> None:
         """Called after optimizer step `step` of `steps`, counted from 0; moves a teacher where there is one."""
 
+    def lr_factors(self) -> Mapping[str, float]:
+        """Parts of the recipe that learn at another rate than the rest: name of the module -> factor."""
+        return {}
+
     def ranges(self) -> Mapping[str, tuple[float, float]]:
         """Of the encoder's activations, where it learned with them rounded; see `checkpoint.write_checkpoint`."""
         return {}

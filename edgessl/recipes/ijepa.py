@@ -23,14 +23,15 @@ class IJEPAConfig:
 
     Attributes:
         blocks: Target blocks per sample, each 0.15 to 0.2 of the patches; the paper's.
-        momentum: Of the teacher at the first step, 1 at the last; the paper's is 0.996, for hundreds of epochs.
+        momentum: Of the teacher at the first step, 1 at the last; the paper's is 0.996. A slower one measured better here,
+            with a learning rate below that of other recipes: otherwise both agree on little, soon.
         pooled: Weight of the second term, which is ours; 0 is the paper.
         width, depth, heads: Of the predictor; the paper's is 384 wide and 12 deep, for encoders eight times as wide.
         views: How far a view may be from its sample; None for the paper's crop.
     """
 
     blocks: int = 4
-    momentum: float = 0.99
+    momentum: float = 0.998
     pooled: float = 1.0
     width: int = 64
     depth: int = 2
@@ -60,7 +61,7 @@ class IJEPA(Recipe):
 
     title: ClassVar[str] = "ijepa"
     config = IJEPAConfig
-    defaults = Defaults(lr=1e-3, weight_decay=0.05, batch=128)
+    defaults = Defaults(lr=3e-4, weight_decay=0.05, batch=128)
     usual_views = plain_views((0.3, 1.0), flip=0)
 
     def __init__(self, encoder: EncoderModule, config: IJEPAConfig) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from edgessl.blocks.views import ViewConfig
 from edgessl.encoders import EncoderModule
+from edgessl.errors import InputError
 from edgessl.recipes.base import Defaults, Recipe, Terms, Views
 from edgessl.vision import vision_module
 
@@ -18,20 +20,27 @@ class SimSiamConfig:
         hidden: Width of the projector's hidden layers; the paper's is 2048.
         narrow: Width of the predictor's hidden layer, a quarter of `out` as in the paper.
         out: Width of projection and prediction; the paper's is 2048.
+        haste: How many times faster the predictor learns than the rest; ours.
         views: How far a view may be from its sample; None for what is usual.
     """
 
     hidden: int = 512
     narrow: int = 64
     out: int = 256
+    haste: float = 10.0
     views: ViewConfig | None = None
+
+    def __post_init__(self) -> None:
+        if not self.haste > 0:
+            raise InputError(f"haste is a factor, more than 0, not {self.haste}")
 
 
 class SimSiam(Recipe):
     """Exploring Simple Siamese Representation Learning (Chen & He 2021, arXiv:2011.10566), algorithm 1, eq. 4.
 
-    1 is added to the loss, so that 0 is the best there is. AdamW in place of SGD, and one learning rate for all: the
-    paper's predictor keeps its own.
+    1 is added to the loss, so that 0 is the best there is. AdamW in place of SGD. The paper's predictor keeps its learning
+    rate while that of the rest falls, and does better for it; ours learns faster from the first step on, and the
+    representation keeps more of its rank in a short training.
     """
 
     config = SimSiamConfig
@@ -43,6 +52,10 @@ class SimSiam(Recipe):
         self.project = heads.SimSiamProjectionHead(encoder.dim, config.hidden, config.out)
         self.predict = heads.SimSiamPredictionHead(config.out, config.narrow, config.out)  # h
         self.negative_cosine = vision_module("lightly.loss").NegativeCosineSimilarity()
+
+    def lr_factors(self) -> Mapping[str, float]:
+        """The predictor runs ahead."""
+        return {"predict": self.settings.haste}
 
     def forward(self, batch: Views) -> Terms:
         """`cosine`: 1 - cos(prediction, projection), the mean of both directions; no gradient through the projection."""
