@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -44,13 +45,13 @@ def bench(
     overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
-    """Measure BUNDLE on this machine, all engines and precisions in turn.
+    """Measure BUNDLE on this machine, engine by engine.
 
     Latency flat out and at the frame rate (from when the frame is there; late: started over 1 ms after that; dropped: a
     newer one was there first), samples a second, cold start, peak memory, and energy above rest where the board has a
     meter. Ratios are to the first that runs, per round, with their quartiles. What cannot run is told with the reason.
     """
-    from edgessl.runtimes.bench import BenchConfig, shown
+    from edgessl.runtimes.bench import BenchConfig
     from edgessl.runtimes.bench import bench as measure
     from edgessl.runtimes.engines import LOW_POWER, EngineSettings
 
@@ -70,8 +71,13 @@ def bench(
     for file in output:
         _write(file, report)
     result(report.to_json(), f"{table(shown(report))}\n\n{_told(report)}", as_json=as_json)
-    if not any(row["ok"] for row in report.rows):
+    refused = [row["name"] for row in report.rows if not row["ok"]]
+    if len(refused) == len(report.rows):
         raise EngineError("nothing of it can run here; type: edgessl doctor")
+    if compare and refused:
+        raise EngineError(
+            f"{refused[0]} cannot run here, so there is nothing to compare; type: edgessl doctor {bundle or ''}"
+        )
 
 
 def _contenders(bundle: Path | None, compare: tuple[str, str] | None) -> list[Contender]:
@@ -88,7 +94,15 @@ def _contenders(bundle: Path | None, compare: tuple[str, str] | None) -> list[Co
 def _told(report: BenchReport) -> str:
     """What holds for all rows."""
     machine, before, after = report.machine, report.machine["before"], report.machine["after"]
-    lines = [f"{row['name']} cannot run here: {row['reason']}" for row in report.rows if not row["ok"]]
+    refused: dict[str, list[str]] = {}
+    for row in report.rows:
+        if not row["ok"]:
+            refused.setdefault(row["reason"], []).append(row["name"])
+    lines = [f"{', '.join(names)} cannot run here: {reason}" for reason, names in refused.items()]
+    for row in report.rows:
+        lines += [
+            f"{row['name']}: {key} {row[key]}" for key in ("cold_start", "energy") if _unsaid(row.get(key), report)
+        ]
     lines += [f"{machine['board'] or machine['cpu']}, {machine['system']}, Python {machine['python']}"]
     lines.append(f"power mode {before['power_mode']}, governor {before['governor']}, " + _clocks(before, after))
     lines += [f"held back: {what}" for what in after["held_back"]]
@@ -108,6 +122,11 @@ def _told(report: BenchReport) -> str:
     return "\n".join(lines)
 
 
+def _unsaid(figure: Any, report: BenchReport) -> bool:
+    """It is a reason and no figure, and not the one that holds for all rows."""
+    return isinstance(figure, str) and not (report.power["missing"] and figure.endswith(report.power["missing"]))
+
+
 def _clocks(before: dict[str, Any], after: dict[str, Any]) -> str:
     said = []
     for what, key, unit in (
@@ -120,6 +139,33 @@ def _clocks(before: dict[str, Any], after: dict[str, Any]) -> str:
         else:
             said.append(f"{what} {before[key]}")
     return ", ".join(said)
+
+
+def shown(report: BenchReport) -> list[Mapping[str, Any]]:
+    """Rows of a table for people; empty where something was not measured."""
+    return [_line(row, report) for row in report.rows]
+
+
+def _line(row: Mapping[str, Any], report: BenchReport) -> dict[str, Any]:
+    rate = report.config["rate_hz"]
+    line: dict[str, Any] = {"": row["name"]}
+    flat, camera, cold = row.get("flat_out", {}), row.get("paced", {}), row.get("cold_start", {})
+    line |= {f"{key} ms": flat.get(f"{key}_ms") for key in ("p50", "p95", "p99")}
+    ratio = row.get("ratio")
+    line["ratio (quartiles)"] = _ratio(ratio) if ratio else None
+    paced = " ".join(f"{camera[key]:.4g}" for key in ("p50_ms", "p95_ms", "p99_ms")) if camera else None
+    line |= {f"the same at {rate:g} Hz": paced, "late": camera.get("late"), "dropped": camera.get("dropped")}
+    line |= {f"/s by {batch}": row.get("per_second", {}).get(str(batch)) for batch in report.config["batches"]}
+    cold = cold if isinstance(cold, dict) else {}
+    line |= {"cold ms": cold.get("process_ms"), "peak MiB": cold.get("peak_mib")}
+    energy = row.get("energy")
+    line["mJ each"] = energy["mj_per_embedding"] if isinstance(energy, dict) else None
+    return line
+
+
+def _ratio(ratio: Mapping[str, Any]) -> str:
+    spread = f"{ratio['low']:.2f}-{ratio['high']:.2f}" if ratio["rounds"] > 3 else f"{ratio['rounds']} rounds only"
+    return f"{ratio['ratio']:.2f} ({spread})"
 
 
 def _batches(text: str) -> tuple[int, ...]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import platform
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import datetime, timezone
 from itertools import cycle
@@ -27,10 +27,11 @@ from edgessl.runtimes.encoder import Encoder
 from edgessl.runtimes.engines import EngineSettings
 from edgessl.runtimes.power import EnergyMeter, Rails
 from edgessl.runtimes.sensors import fields, text
-from edgessl.runtimes.timing import Spread, compare, every_call, paced
+from edgessl.runtimes.timing import Spread, compare, every_call, interleaved, paced
 from edgessl.runtimes.verify import golden_of
 
-_CALLS = 5  # of one contender in its turn; the first of them fetches what the others pushed out of the caches
+_CALLS = (2, 5)  # of one contender in its turn; the first of them fetches what the others pushed out of the caches
+_ENOUGH_ROUNDS = 12  # slow encoders get shorter turns rather than fewer
 _ROUNDS = 100_000  # the seconds end it
 _LAID_OUT = 16  # batches, at most
 
@@ -163,10 +164,12 @@ def _measured(
         return {}
     found: dict[str, dict[str, Any]] = {each.contender.name: {"info": _info(each)} for each in running}
     say(f"latency of {len(running)} encoders, flat out")
+    runs = {each.contender.name: each.runs(1) for each in running}
+    once_s = sum(times[0] for times in interleaved(runs, rounds=1).values())
     bursts = every_call(
-        {each.contender.name: each.runs(1) for each in running},
+        runs,
         rounds=_ROUNDS,
-        calls=_CALLS,
+        calls=calls_per_turn(once_s, config.seconds * len(running)),
         budget_s=config.seconds * len(running),
     )
     ratios = compare({name: [min(burst) for burst in own] for name, own in bursts.items()}, baseline=next(iter(bursts)))
@@ -188,6 +191,12 @@ def _measured(
             say(f"{name}: a fresh process")
             found[name]["cold_start"] = _cold(each, config)
     return found
+
+
+def calls_per_turn(once_s: float, budget_s: float) -> int:
+    """Calls of each contender in a round, so that enough rounds fit, where one call of each takes `once_s` together."""
+    least, most = _CALLS
+    return min(max(int(budget_s / (_ENOUGH_ROUNDS * max(once_s, 1e-9))), least), most)
 
 
 def _info(each: _Open) -> dict[str, Any]:
@@ -261,24 +270,3 @@ def _machine(root: Path) -> dict[str, Any]:
 
 def _rounded(value: float | None, digits: int) -> float | None:
     return None if value is None else round(value, digits)
-
-
-def shown(report: BenchReport) -> list[Mapping[str, Any]]:
-    """Rows of a table for people; empty where something was not measured."""
-    return [_line(row, report) for row in report.rows]
-
-
-def _line(row: Mapping[str, Any], report: BenchReport) -> dict[str, Any]:
-    rate = report.config["rate_hz"]
-    line: dict[str, Any] = {"": row["name"]}
-    flat, camera, cold = row.get("flat_out", {}), row.get("paced", {}), row.get("cold_start", {})
-    line |= {f"{key} ms": flat.get(f"{key}_ms") for key in ("p50", "p95", "p99")}
-    ratio = row.get("ratio")
-    line["ratio (quartiles)"] = f"{ratio['ratio']:.2f} ({ratio['low']:.2f}-{ratio['high']:.2f})" if ratio else None
-    line |= {f"p99 at {rate:g} Hz": camera.get("p99_ms"), "late": camera.get("late"), "dropped": camera.get("dropped")}
-    line |= {f"/s by {batch}": row.get("per_second", {}).get(str(batch)) for batch in report.config["batches"]}
-    cold = cold if isinstance(cold, dict) else {}
-    line |= {"cold ms": cold.get("process_ms"), "peak MiB": cold.get("peak_mib")}
-    energy = row.get("energy")
-    line["mJ each"] = energy["mj_per_embedding"] if isinstance(energy, dict) else None
-    return line

@@ -8,10 +8,11 @@ from typing import Any
 
 from edgessl.errors import InputError
 from edgessl.files import refuse_existing, write_atomic
-from edgessl.runtimes.adapt.svg import LEFT, WIDE, escaped, nice, text
+from edgessl.runtimes.adapt.svg import escaped, nice, text
 from edgessl.runtimes.bench import BenchReport
 
-_NAMES, _BARS, _ROW, _TOP = LEFT + 120, 330, 46, 86  # width of the names and of the bars, height of a row, of the head
+_WIDE, _NAMES, _BARS, _GAP = 1160, 250, 330, 40  # of the drawing, of the names, of the bars, and behind them, in pixels
+_ROW, _TOP = 46, 86  # height of a row, and of the head
 _COLOURS = {"fp32": "#2166a5", "fp16": "#7a5ea8", "int8": "#1a7f5a"}
 _STYLE = (
     "text{font:12px system-ui,sans-serif;fill:#20304a}.title{font-size:16px;font-weight:600}.quiet{fill:#63666b}"
@@ -44,7 +45,7 @@ def drawing(report: BenchReport) -> str:
     scale = _BARS / (step * 5)
     high = _TOP + _ROW * len(rows) + 44
     parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDE} {high}" width="{WIDE}" height="{high}">',
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDE} {high}" width="{_WIDE}" height="{high}" role="img">',
         f"<style>{_STYLE}</style><rect width='100%' height='100%' fill='#fff'/>",
         text(16, 28, "Milliseconds per embedding, one at a time", "title"),
         text(16, 48, _where(report), "quiet"),
@@ -65,7 +66,7 @@ def drawing(report: BenchReport) -> str:
 def _row(row: Mapping[str, Any], y: float, scale: float) -> str:
     name = text(16, y + 18, row["name"])
     if not row["ok"]:
-        return name + text(_NAMES, y + 18, row["reason"][:110], "bad")
+        return name + text(_NAMES, y + 18, row["reason"].partition(". ")[0][:140], "bad")
     flat = row["flat_out"]
     ends = [_NAMES + flat[key] * scale for key in ("p50_ms", "p95_ms", "p99_ms")]
     colour = _COLOURS.get(row["precision"], "#63666b")
@@ -75,7 +76,7 @@ def _row(row: Mapping[str, Any], y: float, scale: float) -> str:
         f'<path class="tail" d="M{ends[0]:.1f},{y + 14:.1f}H{ends[2]:.1f}M{ends[1]:.1f},{y + 9:.1f}v10'
         f'M{ends[2]:.1f},{y + 6:.1f}v16"/></g>'
     )
-    beside = _NAMES + _BARS + 70
+    beside = _NAMES + _BARS + _GAP
     return name + bar + text(beside, y + 12, _speed(row)) + text(beside, y + 28, _costs(row), "quiet")
 
 

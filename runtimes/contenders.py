@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from edgessl.bundle import PRECISIONS, Bundle, open_bundle
 from edgessl.errors import EdgeSSLError, InputError
 from edgessl.runtimes.encoder import Encoder
@@ -26,11 +28,16 @@ class Contender:
     name: str
 
     def open(self, settings: EngineSettings) -> tuple[Encoder | None, str]:
-        """The open encoder and nothing, or nothing and the reason."""
+        """The open encoder, after one run, and nothing; or nothing and the reason."""
+        encoder = None
         try:
-            return Encoder(self.bundle, engine=self.engine, precision=self.precision, settings=settings), ""
+            encoder = Encoder(self.bundle, engine=self.engine, precision=self.precision, settings=settings)
+            encoder.embed(np.zeros((1, *self.bundle.input.shape), self.bundle.input.dtype))
         except EdgeSSLError as error:
+            if encoder is not None:
+                encoder.close()
             return None, str(error).splitlines()[0]
+        return encoder, ""
 
 
 def contenders_of(bundle: Bundle) -> list[Contender]:

@@ -7,7 +7,6 @@ import re
 import shutil
 import xml.etree.ElementTree as ET
 from dataclasses import asdict
-from itertools import count
 from types import SimpleNamespace
 
 import numpy as np
@@ -15,11 +14,12 @@ import pytest
 from typer.testing import CliRunner
 
 from edgessl.bundle import open_bundle
+from edgessl.cli.bench import shown
 from edgessl.cli.main import app
 from edgessl.errors import EngineError, InputError
 from edgessl.runtimes import bench as module
 from edgessl.runtimes import coldstart
-from edgessl.runtimes.bench import BenchConfig, bench, shown
+from edgessl.runtimes.bench import BenchConfig, bench
 from edgessl.runtimes.benchdrawing import drawing
 from edgessl.runtimes.clocks import machine_state
 from edgessl.runtimes.contenders import contender_named, contenders_of
@@ -85,6 +85,12 @@ def test_the_report_is_json(report):
     assert json.loads(json.dumps(report.to_json()))["config"]["batches"] == [1, 3]
 
 
+def test_slow_encoders_get_shorter_turns_rather_than_fewer():
+    assert module.calls_per_turn(1e-4, 8.0) == 5
+    assert module.calls_per_turn(0.2, 8.0) == 3
+    assert module.calls_per_turn(5.0, 8.0) == 2
+
+
 def test_golden_samples_are_the_input_in_a_circle(tiny):
     bundle = open_bundle(tiny)
     golden = bundle.tensors("golden", "samples")["samples"]
@@ -100,25 +106,34 @@ RAILS = SimpleNamespace(source="board rails", missing="", averaged=False, total_
 
 
 def test_energy_is_above_rest_and_per_embedding(monkeypatch):
-    """7 W at work, 2 W at rest, 10 calls in a second: half a joule each."""
-    ticks = (0.05 * tick for tick in count())  # two looks at the clock per call
-    monkeypatch.setattr(module, "time", SimpleNamespace(perf_counter=lambda: next(ticks)))
-    calls = []
-    opened = SimpleNamespace(runs=lambda batch: lambda: calls.append(next(ticks)))
+    """28 J in 4 s are 7 W; 2 W of them are rest. Ten calls of an eighth of a second are .125 J times 5 each."""
+    now = SimpleNamespace(s=100.0)
 
-    class Steady(module.EnergyMeter):
+    class Steady:
+        joules, seconds, readings, mean_w = 28.0, 4.0, 80, 7.0
+
+        def __init__(self, rails):
+            assert rails is RAILS
+
         def __enter__(self):
-            self.joules, self.seconds, self.readings = 28.0, 4.0, 80
             return self
 
         def __exit__(self, *error):
             return None
 
+    def call():
+        now.s += 0.125
+
     monkeypatch.setattr(module, "EnergyMeter", Steady)
-    found = module._energy(opened, 1.0, RAILS, 2.0)
-    assert len(calls) == 10
-    assert found["mj_per_embedding"] == pytest.approx(500, rel=0.11)
-    assert found["source"] == "board rails"
+    monkeypatch.setattr(module, "time", SimpleNamespace(perf_counter=lambda: now.s))
+    found = module._energy(SimpleNamespace(runs=lambda batch: call), 1.25, RAILS, 2.0)
+    assert found == {
+        "mj_per_embedding": 625.0,
+        "mean_w": 7.0,
+        "idle_w": 2.0,
+        "readings": 80,
+        "source": "board rails",
+    }
 
 
 def test_a_meter_that_gave_too_few_readings_is_told():
@@ -275,5 +290,34 @@ def test_a_bundle_of_which_nothing_runs_leaves_with_an_error(tiny):
     assert "edgessl doctor" in done.stderr
 
 
+def test_a_comparison_of_which_one_cannot_run_is_an_error(tiny):
+    done = run(tiny, "--compare", "onnxruntime:fp32", "tensorrt:fp32", *FAST)
+    if "cannot run here" not in done.stdout:
+        pytest.skip("TensorRT runs here")
+    assert done.exit_code == 1
+    assert "nothing to compare" in done.stderr
+
+
+def test_a_graph_that_opens_and_fails_when_it_runs_is_a_row_with_the_reason(tiny, monkeypatch):
+    def fails(self, frames):
+        raise EngineError("the device went away")
+
+    monkeypatch.setattr("edgessl.runtimes.contenders.Encoder.embed", fails)
+    report = bench(contenders_of(open_bundle(tiny))[:1], QUICK)
+    assert (report.rows[0]["ok"], report.rows[0]["reason"]) == (False, "the device went away")
+
+
 def test_the_rails_of_this_machine_never_stop_a_bench():
     assert isinstance(Rails().read_w(), dict)
+
+
+def test_a_figure_that_is_a_reason_is_told_below_the_table(tiny, monkeypatch):
+    def fails(*args, **settings):
+        raise EngineError("a fresh process failed: no memory")
+
+    monkeypatch.setattr(module, "cold_start", fails)
+    done = run(
+        tiny, "--compare", "onnxruntime:fp32", "onnxruntime:int8", *(word for word in FAST if word != "--no-fresh")
+    )
+    assert "fp32: cold_start unavailable: a fresh process failed: no memory" in done.stdout
+    assert "energy unavailable" not in done.stdout.replace("\nenergy unavailable", "")  # once, for all rows
