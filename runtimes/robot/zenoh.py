@@ -11,6 +11,7 @@ A session connects where it was told, and nowhere else: no multicast, no gossip,
 from __future__ import annotations
 
 import json
+import logging
 import re
 from collections.abc import Iterable, Sequence
 from types import TracebackType
@@ -27,6 +28,8 @@ from edgessl.runtimes.robot.service import Frame, Service, Status
 from edgessl.runtimes.robot.systemd import Notifier
 
 KEY = "edgessl"
+
+_LOG = logging.getLogger("edgessl.node")
 
 
 class Publisher:
@@ -48,6 +51,7 @@ class Publisher:
         if not (connect or listen or multicast):
             raise InputError("nobody would hear this: type --connect tcp/ADDRESS:7447, --listen 7447 or --multicast")
         self._key = key.strip("/")
+        self._heard = False
         try:
             self._session = zenoh.open(
                 session_config(connect, [endpoint(text) for text in listen], multicast=multicast)
@@ -61,6 +65,11 @@ class Publisher:
         except zenoh.ZError as error:
             raise InputError(f"Zenoh cannot publish {key!r}: {error}") from error
 
+    @property
+    def listened_to(self) -> bool:
+        """Somebody subscribed to the vectors."""
+        return bool(self._vectors.matching_status.matching)
+
     def answer(self, answer: Answer, *, name: str, stamp_s: float | None) -> None:
         """Publish the vector of an answer, or its error; an answer without either is not published."""
         facts: dict[str, Any] = {"name": name, "stamp": stamp_s} | answer.facts()
@@ -72,7 +81,10 @@ class Publisher:
             self._errors.put(answer.reason, encoding=zenoh.Encoding.TEXT_PLAIN, attachment=json.dumps(facts))
 
     def status(self, status: Status) -> None:
-        """Publish a status."""
+        """Publish a status, and log when the vectors find their first reader, or lose the last."""
+        if self.listened_to != self._heard:
+            self._heard = not self._heard
+            _LOG.info("somebody listens" if self._heard else "nobody listens")
         self._statuses.put(json.dumps(status, default=str), encoding=zenoh.Encoding.APPLICATION_JSON)
 
     def close(self) -> None:
