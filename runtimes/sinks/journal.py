@@ -172,7 +172,7 @@ class Journal:
                 raise InputError(self._other(before, key))
             before = None
         try:
-            if before is None:
+            if before is None or not rows.exists():  # killed while the journal was removed
                 rows.write_bytes(b"")
                 write_atomic(told, json.dumps(key, indent=1).encode())
             file = rows.open("r+b", buffering=0)
@@ -216,7 +216,8 @@ class Journal:
         if self._rows is not None:
             self._rows.close()
             self._rows = None
-        for name in ("rows", "key.json", ".lock"):
+        partial = [file.name for file in self._folder.glob(".key.json.*.partial")]  # of a kill while it was written
+        for name in ("rows", *partial, "key.json", ".lock"):
             (self._folder / name).unlink(missing_ok=True)
         if not any(self._folder.iterdir()):
             self._folder.rmdir()
