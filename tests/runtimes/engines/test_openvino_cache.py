@@ -45,6 +45,16 @@ def test_graphs_that_differ_in_weights_alone_are_not_taken_for_each_other(folder
     assert len(list(folder.glob("*.blob"))) == 2
 
 
+def test_what_was_kept_runs_on_the_threads_that_are_asked_for_now(folder, tiny):
+    for threads in (2, 1, 2):
+        engine = open_engine("openvino", tiny / "encoder.onnx", settings=EngineSettings(threads=threads, cache=True))
+        assert engine.info()["threads"] == threads
+        assert engine.info()["precision"] == "fp32"
+        assert engine.fused()["float"] == 3
+        engine.close()
+    assert len(list(folder.glob("*.blob"))) == 1
+
+
 @pytest.mark.parametrize("damage", ["half", "empty", "changed"])
 def test_a_damaged_file_is_compiled_again(folder, tiny, scenes, damage):
     expected, _ = vectors_of(tiny / "encoder.onnx", scenes(3, 0), settings=KEPT)
