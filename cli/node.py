@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import os
+import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -82,7 +83,8 @@ def ros2(
     from edgessl.runtimes.robot.ros2 import RosNode
 
     with RosNode(ros) as node:
-        service, notifier = _opened(parameters_from(given, from_environment(os.environ), node.parameters()))
+        parameters = parameters_from(given, from_environment(os.environ), node.parameters())
+        service, notifier = _opened(parameters, wall=node.wall)
         with service:
             status = node.run(service, notifier, compressed=compressed)
     _tell(status, as_json=as_json)
@@ -128,14 +130,14 @@ def zenoh(
     _tell(status, as_json=as_json)
 
 
-def _opened(parameters: Parameters) -> tuple[Service, Notifier]:
+def _opened(parameters: Parameters, *, wall: Callable[[], float] = time.time) -> tuple[Service, Notifier]:
     from edgessl.runtimes.robot.log import start_log
     from edgessl.runtimes.robot.opening import open_service
     from edgessl.runtimes.robot.systemd import Notifier
 
     notifier = Notifier(os.environ)
     start_log(parameters.log)
-    return open_service(parameters), notifier
+    return open_service(parameters, wall=wall), notifier
 
 
 def _tell(status: Status, *, as_json: bool) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from functools import partial
@@ -28,8 +29,12 @@ from edgessl.runtimes.watchdog import open_watched
 _LOG = logging.getLogger("edgessl.node")
 
 
-def open_service(parameters: Parameters) -> Service:
+def open_service(parameters: Parameters, *, wall: Callable[[], float] = time.time) -> Service:
     """Open what the parameters ask for.
+
+    Args:
+        parameters: What was asked for.
+        wall: Seconds since 1970 of the clock that stamps the frames.
 
     Raises:
         InputError: A parameter is wrong, the bundle takes no frames, or it cannot adapt as far as was asked for.
@@ -70,6 +75,7 @@ def open_service(parameters: Parameters) -> Service:
             rate=parameters.rate,
             max_age=parameters.max_age,
             observers=observers,
+            wall=wall,
         )
         undo.pop_all()
     return service

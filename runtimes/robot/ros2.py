@@ -64,6 +64,10 @@ class RosNode:
         given = {entry.name: self.node.get_parameter(entry.name).value for entry in TABLE}
         return {name: value for name, value in given.items() if value not in (None, "")}
 
+    def wall(self) -> float:
+        """Seconds of the node's clock, which a simulation or a bag may drive (`use_sim_time`), as it drives the stamps."""
+        return float(self.node.get_clock().now().nanoseconds) * 1e-9
+
     def run(self, service: Service, notifier: Notifier, *, compressed: bool = False) -> Status:
         """Answer images until a signal ends it; the last status."""
         from diagnostic_msgs.msg import DiagnosticArray

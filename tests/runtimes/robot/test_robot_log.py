@@ -12,21 +12,20 @@ from datetime import datetime, timezone
 import pytest
 
 from edgessl.errors import InputError
-from edgessl.runtimes.robot.log import NAME, start_log
+from edgessl.runtimes.robot.log import start_log
 from edgessl.runtimes.robot.systemd import Notifier
 
 
 @pytest.fixture
 def lines():
-    logger = logging.getLogger(NAME)
-    before = logger.handlers[:], logger.level, logger.propagate
+    """Start the log at a level; gives what reads it."""
     stream = io.StringIO()
-    yield lambda level: (
-        start_log(level, stream),
-        lambda: [json.loads(line) for line in stream.getvalue().splitlines()],
-    )[1]
-    logger.handlers[:], logger.propagate = before[0], before[2]
-    logger.setLevel(before[1])
+
+    def start(level: str):
+        start_log(level, stream)
+        return lambda: [json.loads(line) for line in stream.getvalue().splitlines()]
+
+    return start
 
 
 def test_a_record_is_a_line_of_json_with_its_facts(lines) -> None:
