@@ -44,6 +44,8 @@ ORIN_NANO = JETSON | {
     "sys/class/thermal/thermal_zone0/temp": 49500,
     "sys/class/thermal/thermal_zone0/trip_point_0_type": "passive",
     "sys/class/thermal/thermal_zone0/trip_point_0_temp": 99000,
+    "sys/class/thermal/cooling_device0/type": "cpufreq-cpu0",
+    "sys/class/thermal/cooling_device0/cur_state": 0,
     f"{RAIL}/name": "ina3221",
     f"{RAIL}/in1_label": "VDD_IN",
     f"{RAIL}/in1_input": 5000,

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import threading
+import time
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 from edgessl.errors import InputError
+from edgessl.runtimes.adapt.budget import Budget, BudgetConfig
 from edgessl.runtimes.pressure import Pressure, PressureConfig, Shed, memory_free
 from edgessl.runtimes.sensors import Zone, zones
 
@@ -216,6 +219,37 @@ def test_a_driver_that_hangs_holds_up_only_the_thread_that_asked_it(board, now):
     assert pressure.look() == NONE  # at once, while the other one waits
     go.set()
     thread.join(10)
+
+
+def until(condition):
+    """Wait for another thread; the limit is there so that a test that cannot pass ends."""
+    for _ in range(2000):
+        if condition():
+            return
+        time.sleep(0.01)
+    pytest.fail("it never came to that")
+
+
+@pytest.mark.parametrize("fault", [{"heat": 99_000}, {"meminfo": memory(20)}], ids=["overheated", "low memory"])
+def test_a_robot_embeds_on_while_a_pressed_board_learns_nothing_and_then_learns_again(
+    board, tmp_path, encoder, scenes, fault
+):
+    frames = scenes(24, seed=4)
+    board.put(heat=40_000, meminfo=memory(800))
+    board.put(**fault)
+    budget = Budget(
+        BudgetConfig(ms_per_frame=None, max_temperature_c=None, poll_s=0.01),
+        thermal=board.root / "none",
+        power=board.root / "none",
+        pressure=Pressure(board.root, config=PressureConfig(settle_s=0, dwell_s=0, poll_s=0)),
+    )
+    with encoder.adapting(tmp_path / "state", budget=budget) as live:
+        until(lambda: live.info()["state"].startswith("paused: under pressure"))
+        for _ in range(5):
+            assert np.array_equal(live.embed(frames), encoder.embed(frames))
+        assert live.info()["learned"] == 0
+        board.put(heat=40_000, meminfo=memory(800))
+        until(lambda: live.embed(frames) is not None and live.info()["learned"])
 
 
 @pytest.mark.parametrize(
