@@ -58,7 +58,9 @@ class OpenVino:
         if settings.threads:
             options["INFERENCE_NUM_THREADS"] = settings.threads
         # Not for other constants: each version of an adapting encoder would leave a file.
-        folder, self._cache = open_cache() if settings.cache and not constants else (None, "off")
+        folder, self._cache = None, "off"
+        if settings.cache and not constants and isinstance(graph, Path):
+            folder, self._cache = open_cache(graph)
         if folder is not None:
             options["CACHE_DIR"] = str(folder)
         try:
@@ -80,7 +82,7 @@ class OpenVino:
             what = f"a graph of {len(graph)} bytes" if isinstance(graph, bytes) else graph
             raise EngineError(f"openvino {_version()} cannot load {what}: {_gist(error)}") from error
         if folder is not None:
-            prune(folder)
+            prune(folder.parent)
         self._info = self._facts()
         self._lock = threading.Lock()
 
