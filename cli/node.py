@@ -124,8 +124,7 @@ def zenoh(
     parameters = parameters_from(given, from_environment(os.environ))
     with robot.Publisher(key, connect=connect, listen=listen, multicast=multicast) as publisher:
         service, notifier = _opened(parameters)
-        with service:
-            frames = feed(source, service.input, parameters.max_age)
+        with service, feed(source, service.input, parameters.max_age) as frames:
             status = robot.run(service, frames, publisher, notifier)
     _tell(status, as_json=as_json)
 

@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from edgessl.runtimes.robot.rounds import POLL_S
 from edgessl.runtimes.robot.service import Frame
 from edgessl.signals import InputSpec
 from edgessl.sources import is_live, open_live, open_source
+from edgessl.sources.livebase import Live
 
 Named = tuple[str, float | None, Frame]  # name, seconds since 1970, pixels
 
 _LOG = logging.getLogger("edgessl.node")
 
 
-def feed(data: str, spec: InputSpec, max_age_s: float) -> Iterator[Named | None]:
-    """Frames of `camera:0`, `-` or any source; `None` whenever a live one has had none for a moment.
+@contextmanager
+def feed(data: str, spec: InputSpec, max_age_s: float) -> Iterator[Iterator[Named | None]]:
+    """Open a source; frames of `camera:0`, `-` or any other, and `None` whenever a live one has had none for a moment.
 
     Args:
         data: What the user named.
@@ -28,13 +31,18 @@ def feed(data: str, spec: InputSpec, max_age_s: float) -> Iterator[Named | None]
         InputError: There is no such source.
     """
     if not is_live(data):
-        for batch in open_source(data, spec=spec, labelled=False).batches(1):
-            yield batch.names[0], None, batch.frames[0]
+        yield (
+            (batch.names[0], None, batch.frames[0]) for batch in open_source(data, spec=spec, labelled=False).batches(1)
+        )
         return
     with open_live(data, spec=spec, max_age_s=max_age_s or None, tell=_log) as live:
-        while not live.ended:
-            given = live.read(POLL_S)
-            yield None if given is None else (given.name, given.stamp_s, given.frame)
+        yield _frames(live)
+
+
+def _frames(live: Live) -> Iterator[Named | None]:
+    while not live.ended:
+        given = live.read(POLL_S)
+        yield None if given is None else (given.name, given.stamp_s, given.frame)
 
 
 def _log(facts: dict[str, Any]) -> None:

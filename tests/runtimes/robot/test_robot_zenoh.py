@@ -154,14 +154,17 @@ def test_a_live_source_that_is_silent_does_not_stop_the_rounds(monkeypatch, pict
     frame = SimpleNamespace(name="camera:0#000001", stamp_s=5.0, frame=picture)
     live, told = Live([None, None, frame]), {}
     monkeypatch.setattr("edgessl.runtimes.robot.feed.open_live", lambda data, **more: told.update(more) or live)
-    found = list(feed("camera:0", image_spec(4, 6), 0.25))
+    with feed("camera:0", image_spec(4, 6), 0.25) as frames:
+        assert not live.closed
+        found = list(frames)
     assert found == [None, None, ("camera:0#000001", 5.0, picture)]
     assert told["max_age_s"] == 0.25
     assert live.closed
 
 
 def test_any_source_feeds_a_node(frames_folder) -> None:
-    found = list(feed(str(frames_folder), image_spec(32, 40), 0.5))
+    with feed(str(frames_folder), image_spec(32, 40), 0.5) as frames:
+        found = list(frames)
     assert len(found) == 39
     assert {frame.shape for _, _, frame in found} == {(32, 40, 3)}
     assert all(stamp_s is None for _, stamp_s, _ in found)
