@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from edgessl.bundle import Bundle
-from edgessl.errors import EngineError
+from edgessl.errors import EngineError, InputError
 
 WITH_PLANS = "tensorrt"  # what knows of its plans is imported where there are some: it looks for CUDA
 BESIDE_PLANS = "onnxruntime"  # runs what has no plan: the tail, whose weights change, and the training step
@@ -22,7 +22,11 @@ def graph_for(bundle: Bundle, role: str, precision: str, engine: str) -> Path:
         from edgessl.runtimes.plans import plan_for
 
         return plan_for(bundle, role, precision)
-    return bundle.graph(role, precision, engine)
+    try:
+        return bundle.graph(role, precision, engine)
+    except InputError as error:
+        have = bundle.precisions(role, engine)
+        raise InputError(f"{error}. Type --precision {have[0] if have else 'auto'}, or export it again") from error
 
 
 def precisions_for(bundle: Bundle, role: str, engine: str) -> tuple[str, ...]:

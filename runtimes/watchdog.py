@@ -3,8 +3,9 @@
 Each engine runs in a thread of its own, and whoever embeds waits for its answer until a deadline. What does not answer is
 given up: the thread is left where it hangs, and another engine is opened beside it. Nothing in a process can stop it. It
 keeps its memory, and its core if it is busy, until it comes back by itself (then it closes what it holds) or the process
-ends; and a library that crashes, rather than hangs, takes the process with it. So at most `MOST_HANGING` are left behind,
-after which only a new process helps: let systemd, or what starts the robot, restart it.
+ends. So at most `MOST_HANGING` are left behind, after which only a new process helps. And what is in the process cannot see
+all: a library that crashes, or that hangs and keeps Python's lock, takes this watch with it. Let systemd, or whatever starts
+the robot, restart a process that ends or falls silent. The deadline does not run while the machine sleeps, nor with its clock.
 
 Whatever embeds is from the same bundle, so its vectors are of the same space. But int8 and fp32 do not give the same ones,
 and `tell` and `health` say which it is.

@@ -135,6 +135,8 @@ def test_auto_takes_the_engine_that_the_bundle_has_the_precision_for(own, monkey
         InputError, match="no encoder in int8 for onnxruntime; it has encoder fp32, encoder int8 for openvino"
     ):
         edgessl.open(own, engine="onnxruntime", precision="int8")
+    with pytest.raises(InputError, match=r"Type --precision fp32, or export it again$"):
+        edgessl.open(own, engine="onnxruntime", precision="int8")
     with pytest.raises(InputError, match="no encoder in fp16"):
         edgessl.open(own, precision="fp16")
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 import time
 from functools import partial
@@ -354,3 +356,30 @@ def test_close_twice_is_allowed_and_gives_the_memory_back(watch, scenes):
 def test_a_time_out_of_nothing_is_refused(tiny):
     with pytest.raises(InputError, match="timeout_s must be more than 0"):
         open_watched(tiny, timeout_s=0)
+
+
+HANGS = """
+import pathlib, sys, time
+from edgessl.bundle import open_bundle
+from edgessl.runtimes.encoder import encoder_of
+from edgessl.runtimes.engines import EngineSettings
+from edgessl.runtimes.watchdog import Watched
+import numpy as np
+bundle, opened = open_bundle(pathlib.Path(sys.argv[1])), []
+def open_one(engine, precision):
+    encoder = encoder_of(bundle, engine, precision, EngineSettings())
+    opened.append(encoder)
+    if len(opened) == 1:
+        encoder.embed = lambda frames: time.sleep(3600)
+    return encoder
+watched = Watched(bundle, ("onnxruntime", "fp32"), open_one, timeout_s=0.5, tell=lambda event: None)
+print(watched.embed(np.zeros((1, 12, 10, 3), np.uint8)).shape, watched.health()["hanging"])
+"""
+
+
+@pytest.mark.slow
+def test_a_process_ends_whatever_hangs_in_it(tiny):
+    done = subprocess.run(
+        [sys.executable, "-c", HANGS, str(tiny)], capture_output=True, text=True, check=False, timeout=60
+    )
+    assert (done.returncode, done.stdout) == (0, "(1, 6) 1\n"), done.stderr
