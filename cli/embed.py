@@ -105,17 +105,13 @@ def embed(
                 source, split=split, strict=strict, windowing=windowing, spec=encoder.input, labelled=False
             )
             found = _offline(target, samples, stop, batch=batch, strict=strict)
-        facts: dict[str, Any] = {
-            "output": str(output),
-            "dim": encoder.dim,
-            "space_id": encoder.space_id,
-        } | encoder.info()
-        facts |= found
+        facts: dict[str, Any] = {"output": str(output), "dim": encoder.dim, "space_id": encoder.space_id}
+        facts |= (encoder.info() if as_json else {}) | found  # info may open the graph once more
     talk_skipped([(skipped["name"], skipped["reason"]) for skipped in facts["skipped"]])
     talk_quarantined(facts["quarantined"])
     text = f"{facts['samples']} vectors of {facts['dim']} in space {facts['space_id']} -> {output}"
     if live:
-        text += "; " + ", ".join(f"{count} {name}" for name, count in facts["stream"].items())
+        text += "".join(f", {name} {number}" for name, number in facts["stream"].items())
     if write is None:
         talk(json.dumps(facts, indent=2) if as_json else text)
     else:

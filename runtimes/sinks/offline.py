@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -9,6 +11,7 @@ import edgessl
 from edgessl.bundle import MANIFEST
 from edgessl.files import sha256_of
 from edgessl.runtimes.encoder import Encoder
+from edgessl.runtimes.engines import ENGINES
 from edgessl.runtimes.sinks.base import InMemory, Rows, Sink, Space
 from edgessl.runtimes.vectors import Embed, SourceVectors, embedded
 from edgessl.sources import Source
@@ -26,15 +29,16 @@ def source_key(source: Source, *, batch: int, strict: bool) -> dict[str, Any]:
 
 def encoder_key(encoder: Encoder) -> dict[str, Any]:
     """The part of a key that tells of the encoder: with another one a vector could differ in a bit."""
-    info = encoder.info()
+    package = ENGINES[encoder.engine][2]
     return {
         "edgessl": edgessl.__version__,
         "bundle": sha256_of(encoder.bundle.path / MANIFEST),
         "space_id": encoder.space_id,
         "space_revision": int(encoder.manifest.get("space_revision", 0)),
         "precision": encoder.precision,
-        # Another number of threads may add in another order.
-        **{name: info[name] for name in ("engine", "version", "provider", "threads") if name in info},
+        "engine": encoder.engine,
+        "engine_version": str(getattr(sys.modules.get(package), "__version__", "")),
+        "threads": encoder.threads or os.cpu_count(),  # another number of them may add in another order
     }
 
 
