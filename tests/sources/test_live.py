@@ -234,6 +234,16 @@ def test_a_camera_that_is_unplugged_and_plugged_in_again_goes_on() -> None:
         assert rig.camera.closed == 1
 
 
+def test_a_camera_that_gave_frames_in_between_is_a_new_loss() -> None:
+    with Rig() as rig:
+        for losses in (1, 2):
+            rig.camera.put(OSError("gone"))
+            until(lambda losses=losses: rig.events().count("reconnected") == losses)
+            rig.put(frame(losses))
+            assert rig.live.read(WAIT_S) is not None
+        assert [each["tries"] for each in rig.told if each["event"] == "reconnected"] == [1, 1]
+
+
 def test_a_camera_that_gives_nothing_good_is_opened_again() -> None:
     with Rig(silent_s=2.0) as rig:
         rig.put(frame(1), None, None)

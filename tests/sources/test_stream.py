@@ -158,6 +158,13 @@ def test_a_damaged_jpeg_is_counted_and_the_next_one_is_found(pipe: Pipe) -> None
     assert pipe.stream.counts()["damaged"] == 2
 
 
+def test_a_jpeg_without_its_end_does_not_take_the_next_one_with_it(pipe: Pipe) -> None:
+    one, two = jpeg(SMOOTH), jpeg(SMOOTH[::-1])
+    frames = pipe.all_of(one[:-2] + two + one)
+    assert np.array_equal(frames[-2:], [read_image(io.BytesIO(each), (5, 7)) for each in (two, one)])
+    assert len(frames) + pipe.stream.counts()["damaged"] == 3
+
+
 @pytest.mark.parametrize(
     ("content", "said"),
     [
