@@ -15,7 +15,8 @@ from edgessl.cli.output import result
 from edgessl.runtimes.robot.parameters import TABLE, Parameters, from_environment, parameters_from
 
 if TYPE_CHECKING:
-    from edgessl.runtimes.robot.service import Service, Status
+    from edgessl.runtimes.robot.seams import Status
+    from edgessl.runtimes.robot.service import Service
     from edgessl.runtimes.robot.systemd import Notifier
 
 DORA = "edgessl node dora robot.edgessl --state state/ --metrics 9400"

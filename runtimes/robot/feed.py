@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from edgessl.runtimes.robot.rounds import POLL_S
-from edgessl.runtimes.robot.service import Frame
+from edgessl.runtimes.robot.seams import Frame
 from edgessl.signals import InputSpec
 from edgessl.sources import is_live, open_live, open_source
 from edgessl.sources.livebase import Live

@@ -9,7 +9,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, star
 
 from edgessl.errors import InputError
 from edgessl.runtimes.robot.answer import OUTCOMES, Answer
-from edgessl.runtimes.robot.service import Frame, Status
+from edgessl.runtimes.robot.seams import Frame, Status
 
 _LATENCY_S = (0.001, 0.002, 0.005, 0.01, 0.02, 0.033, 0.05, 0.1, 0.2, 0.5, 1.0)
 _AGE_S = (0.01, 0.02, 0.033, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)

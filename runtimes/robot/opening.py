@@ -21,7 +21,8 @@ from edgessl.runtimes.pressure import Pressure
 from edgessl.runtimes.robot.adapting import Adapting
 from edgessl.runtimes.robot.learning import Learning
 from edgessl.runtimes.robot.parameters import Parameters
-from edgessl.runtimes.robot.service import Observer, Service
+from edgessl.runtimes.robot.seams import Observer
+from edgessl.runtimes.robot.service import Service
 from edgessl.runtimes.robot.shedding import HeldBudget
 from edgessl.runtimes.sensors import hottest_c
 from edgessl.runtimes.watchdog import open_watched

@@ -17,7 +17,7 @@ import numpy as np
 import rerun
 
 from edgessl.runtimes.robot.answer import Answer
-from edgessl.runtimes.robot.service import Frame, Status
+from edgessl.runtimes.robot.seams import Frame, Status
 
 _LOG = logging.getLogger("edgessl.node")
 _POINTS = 256  # vectors that the map shows

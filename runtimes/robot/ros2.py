@@ -27,7 +27,8 @@ from edgessl.runtimes.robot.answer import Answer
 from edgessl.runtimes.robot.parameters import TABLE
 from edgessl.runtimes.robot.pixels import FILES, Size, rgb_from
 from edgessl.runtimes.robot.rounds import POLL_S, Rounds
-from edgessl.runtimes.robot.service import Frame, Service, Status
+from edgessl.runtimes.robot.seams import Frame, Status
+from edgessl.runtimes.robot.service import Service
 from edgessl.runtimes.robot.systemd import Notifier
 
 NAME = "edgessl"

@@ -10,7 +10,8 @@ from collections.abc import Callable
 from types import FrameType, TracebackType
 from typing import Any
 
-from edgessl.runtimes.robot.service import Service, Status
+from edgessl.runtimes.robot.seams import Status
+from edgessl.runtimes.robot.service import Service
 from edgessl.runtimes.robot.systemd import Notifier
 
 POLL_S = 0.2  # how long a transport waits for a frame before it looks whether it is to end

@@ -7,9 +7,8 @@ import math
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from enum import IntEnum
 from types import TracebackType
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,50 +16,13 @@ from numpy.typing import NDArray
 from edgessl.errors import EdgeSSLError, EngineError, InputError
 from edgessl.runtimes.robot.answer import OUTCOMES, Answer
 from edgessl.runtimes.robot.learning import Learning
+from edgessl.runtimes.robot.seams import Embeds, Frame, Observer, Presses, Status
 from edgessl.signals import InputSpec
-
-Frame = NDArray[Any]
-Status = dict[str, Any]
 
 SHED = ("nothing", "adaptation", "rate")  #: what is left out, from the first to the last
 
 _LOG = logging.getLogger("edgessl.node")
 _AHEAD_S = 1.0  # a stamp so far in the future is no jitter between two clocks; ours
-
-
-class Embeds(Protocol):
-    """What is needed of an encoder; `Encoder` is one."""
-
-    @property
-    def input(self) -> InputSpec: ...  # noqa: D102
-
-    @property
-    def dim(self) -> int: ...  # noqa: D102
-
-    @property
-    def space_id(self) -> str: ...  # noqa: D102
-
-    def embed(self, frames: Frame) -> NDArray[np.float32]: ...  # noqa: D102
-
-    def info(self) -> dict[str, Any]: ...  # noqa: D102
-
-    def close(self) -> None: ...  # noqa: D102
-
-
-class Presses(Protocol):
-    """What is needed of the board's sensors; `Pressure` is one. 0 sheds nothing, 1 adaptation, 2 frames too."""
-
-    def look(self) -> IntEnum: ...  # noqa: D102
-
-
-class Observer(Protocol):
-    """Who is told of every frame and of every status: metrics, a recording."""
-
-    def frame(self, frame: Frame | None, answer: Answer) -> None: ...  # noqa: D102
-
-    def status(self, status: Status) -> None: ...  # noqa: D102
-
-    def close(self) -> None: ...  # noqa: D102
 
 
 class Service:
@@ -104,7 +66,7 @@ class Service:
         self._odd = False
         self._last: Answer | None = None
         self._failing = 0  # frames in a row that the engine failed on
-        self._clock_said = False
+        self._clock_said = self._starved = False  # that was said
         self._closed = False
 
     @property
@@ -141,9 +103,12 @@ class Service:
                 answer = self._embed(self._encoder.input.check(np.asarray(shown)[None]), stamp_s, age_s)
             except InputError as error:
                 answer = self._answer("unusable", age_s, reason=str(error))
-            except EdgeSSLError as error:
+            except Exception as error:  # noqa: BLE001 (too little memory for one frame must not end the node)
                 self._failing += 1
-                answer = self._answer("failed", age_s, reason=str(error))
+                known = isinstance(error, EdgeSSLError)
+                answer = self._answer(
+                    "failed", age_s, reason=str(error) if known else f"{type(error).__name__}: {error}"
+                )
         self._counts[answer.outcome] += 1
         if answer.reason and (self._last is None or answer.outcome != self._last.outcome):  # not thirty times a second
             _LOG.log(_level_of(answer), answer.outcome, extra={"facts": {"reason": answer.reason}})
@@ -168,7 +133,10 @@ class Service:
         """How things stand; once a second."""
         last, learning = self._last, self._learning
         engine, before, self._before = self._engine(), self._before, self._counts.copy()
-        if self._counts["stale"] > before["stale"] and self._counts["embedded"] == before["embedded"]:
+        if self._counts["embedded"] > before["embedded"]:
+            self._starved = False
+        elif self._counts["stale"] > before["stale"] and not self._starved:
+            self._starved = True
             _LOG.warning("every frame is stale", extra={"facts": {"max_age_s": self._max_age}})
         told: Status = {
             "health": self._health(),

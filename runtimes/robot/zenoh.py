@@ -24,7 +24,8 @@ from edgessl.errors import InputError
 from edgessl.runtimes.robot.answer import Answer
 from edgessl.runtimes.robot.parameters import LOOPBACK
 from edgessl.runtimes.robot.rounds import Rounds
-from edgessl.runtimes.robot.service import Frame, Service, Status
+from edgessl.runtimes.robot.seams import Frame, Status
+from edgessl.runtimes.robot.service import Service
 from edgessl.runtimes.robot.systemd import Notifier
 
 KEY = "edgessl"

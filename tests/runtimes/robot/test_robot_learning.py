@@ -71,6 +71,27 @@ def test_two_processes_on_one_state_the_second_embeds_and_says_so(tiny, tmp_path
     assert [record.message for record in heard.records].count("learning_off") == 1
 
 
+def test_the_second_takes_over_when_the_first_has_ended(tiny, tmp_path, scenes, clock) -> None:
+    def opened(budget):
+        encoder = edgessl.open(tiny)
+        try:
+            return Adapting(encoder, encoder.adapting(tmp_path / "state", budget=budget))
+        except BaseException:
+            encoder.close()
+            raise
+
+    with edgessl.open(tiny) as encoder, encoder.learner(tmp_path / "state"):
+        second = Learning(opened, clock=clock)
+        clock.now += 11
+        second.look(held=False)
+        assert "in use" in second.trouble
+    clock.now += 21
+    second.look(held=False)
+    assert second.trouble == ""
+    assert second.embed(scenes(1, seed=2))[0] is not None
+    second.close()
+
+
 def test_a_state_on_a_read_only_disk_embeds_on_and_says_so(tiny, tmp_path, scenes, monkeypatch) -> None:
     (tmp_path / "state").mkdir()
     opens = Path.open

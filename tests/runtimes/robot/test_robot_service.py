@@ -104,9 +104,12 @@ def test_a_clock_that_jumps_ends_nothing_and_is_said_once(hand_encoder, picture,
 
 def test_a_second_of_nothing_but_stale_frames_is_said(hand_encoder, picture, clock, heard) -> None:
     service = Service(hand_encoder, max_age=0.5, wall=clock, clock=clock)
-    service.embed(picture, stamp_s=1.0)
-    service.status()
-    assert "every frame is stale" in [record.message for record in heard.records]
+    said = []
+    for stamp_s in (1.0, 1.0, clock.now, 1.0):
+        service.embed(picture, stamp_s)
+        service.status()
+        said.append([record.message for record in heard.records].count("every frame is stale"))
+    assert said == [1, 1, 1, 2]  # once, and once more after frames came through
 
 
 def test_the_rate_is_a_limit_and_the_newest_frames_win(hand_encoder, picture, clock) -> None:
@@ -163,6 +166,17 @@ def test_a_vector_that_is_not_finite_never_leaves(hand_encoder, picture) -> None
     hand_encoder.value = np.nan
     answer = Service(hand_encoder).embed(picture)
     assert (answer.outcome, answer.vector) == ("failed", None)
+
+
+@pytest.mark.parametrize("error", [MemoryError("no room"), ZeroDivisionError("a bug")])
+def test_no_exception_of_any_kind_ends_the_node(hand_encoder, picture, error) -> None:
+    def frame() -> np.ndarray:
+        raise error
+
+    service = Service(hand_encoder)
+    answer = service.embed(frame)
+    assert (answer.outcome, answer.reason) == ("failed", f"{type(error).__name__}: {error}")
+    assert service.embed(picture).outcome == "embedded"
 
 
 def test_what_the_watchdog_says_is_the_health(hand_encoder, picture) -> None:
