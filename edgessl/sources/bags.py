@@ -92,7 +92,7 @@ class BagSource:
             self._skip(damage)
         self.stamps = log.stamps
         self.names = [f"{log.path.name}#{index:06d}" for index in range(len(log.stamps))]
-        if size is None:
+        if size is None or not self.names:
             size = first_size(len(self.names), self._frame)
         if size is None:
             first = next(iter(self._skipped.values()), Skipped(log.path.name, "it holds no message"))

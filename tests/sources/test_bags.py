@@ -304,6 +304,12 @@ def test_a_bag_without_images_says_what_it_holds(tmp_path: Path) -> None:
         open_source(f"bag:{bag}?topic=/said")
 
 
+def test_a_topic_without_messages_says_so(tmp_path: Path) -> None:
+    content = _mcap([])
+    with pytest.raises(InputError, match=r"no frame of /camera/image_raw.*it holds no message"):
+        open_source(_written(tmp_path / "a.mcap", content), spec=image_spec(HEIGHT, WIDTH))
+
+
 def _chunked(path: Path) -> bytes:
     """Frames big enough for several chunks of rosbags' writer, which closes one when it is over a mebibyte."""
     big = [_raw(_image(index, height=240, width=640, step=1920, data=_big(index))) for index in range(COUNT)]

@@ -13,7 +13,7 @@ from PIL import Image
 from edgessl.cli.options import parsed_series
 from edgessl.sources import Source, Windowing, open_source
 
-KINDS = ("folder", "npz", "recordings", "shards")
+KINDS = ("folder", "npz", "recordings", "shards", "video", "bag")
 
 
 def _source(kind: str, folder: Path) -> Source:
@@ -24,6 +24,10 @@ def _source(kind: str, folder: Path) -> Source:
     if kind == "recordings":
         (folder / "a.csv").write_text("t,a,b\n" + "".join(f"{i / 100},{i},{-i}\n" for i in range(40)))
         return open_source(str(folder), windowing=Windowing(window=10))
+    if kind == "video":
+        return open_source(_video(folder / "a.avi", rng.integers(0, 255, (7, 16, 24, 3), dtype=np.uint8)))
+    if kind == "bag":
+        return open_source(_bag(folder / "a", rng.integers(0, 255, (7, 6, 4, 3), dtype=np.uint8)))
     for index in range(7):
         Image.fromarray(rng.integers(0, 255, (6, 4, 3), dtype=np.uint8)).save(folder / f"{index}.png")
     if kind == "folder":
@@ -35,6 +39,30 @@ def _source(kind: str, folder: Path) -> Source:
             member.size = len(content)
             file.addfile(member, io.BytesIO(content))
     return open_source(str(folder / "a.tar"))
+
+
+def _video(path: Path, frames: np.ndarray) -> str:
+    cv2 = pytest.importorskip("cv2", reason="pip install 'edgessl[camera]'")
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"FFV1"), 25, frames.shape[2:0:-1])
+    for frame in frames:
+        writer.write(frame)
+    writer.release()
+    return str(path)
+
+
+def _bag(path: Path, frames: np.ndarray) -> str:
+    rosbag2 = pytest.importorskip("rosbags.rosbag2", reason="pip install 'edgessl[bags]'")
+    typesys = pytest.importorskip("rosbags.typesys")
+    store = typesys.get_typestore(typesys.Stores.ROS2_HUMBLE)
+    make, kind = store.types, "sensor_msgs/msg/Image"
+    header = make["std_msgs/msg/Header"](stamp=make["builtin_interfaces/msg/Time"](sec=1, nanosec=0), frame_id="")
+    with rosbag2.Writer(path, version=9) as writer:
+        link = writer.add_connection("/camera", kind, typestore=store)
+        for index, frame in enumerate(frames):
+            told = {"height": 6, "width": 4, "encoding": "rgb8", "is_bigendian": 0, "step": 12}
+            message = make[kind](header=header, data=frame.reshape(-1), **told)
+            writer.write(link, index + 1, store.serialize_cdr(message, kind))
+    return str(path)
 
 
 @pytest.mark.parametrize("kind", KINDS)
