@@ -43,7 +43,7 @@ def test_every_output_of_a_trunk_has_its_shape_and_sees_every_input(tiny, scenes
     assert {key: (value.shape, value.dtype) for key, value in made.items()} == {
         key: (value.shape, value.dtype) for key, value in real.items()
     }
-    assert not np.allclose(made["port0.mean"][:, :5], made["latents"][:, :5, 0, 0]), "outputs differ from each other"
+    assert not np.allclose(made["port0.mean"], made["port0.square"]), "outputs of one shape differ"
     other = trunk.run(feeds | {"port0.shift": np.zeros(5, np.float32)})
     assert not np.allclose(other["latents"], made["latents"])
 

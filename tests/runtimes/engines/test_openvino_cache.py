@@ -45,6 +45,23 @@ def test_graphs_that_differ_in_weights_alone_are_not_taken_for_each_other(folder
     assert len(list(folder.glob("*/*.blob"))) == 2
 
 
+def test_a_folder_belongs_to_the_content_of_a_graph(folder, tmp_path):
+    """Whatever the files are called, and wherever they are; OpenVINO 2025.4 by itself does not tell weights apart."""
+
+    def place(name, content, weights=None):
+        graph = tmp_path / name
+        graph.write_bytes(content)
+        if weights is not None:
+            graph.with_suffix(".bin").write_bytes(weights)
+        return open_cache(graph)[0]
+
+    first = place("a.onnx", b"graph")
+    assert first.parent == folder
+    assert place("b.onnx", b"graph") == first
+    weighed = [place("c.xml", b"graph", b"weights"), place("d.xml", b"graph", b"others"), place("e.onnx", b"other")]
+    assert len({first, *weighed}) == 4
+
+
 def test_what_was_kept_runs_on_the_threads_that_are_asked_for_now(folder, tiny):
     for threads in (2, 1, 2):
         engine = open_engine("openvino", tiny / "encoder.onnx", settings=EngineSettings(threads=threads, cache=True))

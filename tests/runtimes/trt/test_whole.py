@@ -36,6 +36,7 @@ def test_auto_opens_what_build_chose_and_embeds_adapts_and_verifies(trt, robot, 
         assert encoder.precision == "fp16"
         with edgessl.open(robot, engine="onnxruntime", precision="fp32") as reference:
             np.testing.assert_allclose(encoder.embed(scenes(100, 3)), reference.embed(scenes(100, 3)), atol=1e-5)
+        assert encoder.embed(scenes(3, 0)[:0]).shape == (0, 6)
         with encoder.learner(tmp_path / "state") as learner:
             for seed in range(6):
                 assert np.isfinite(learner.observe(scenes(40, seed, 0.4))).all()
