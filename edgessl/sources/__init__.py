@@ -62,7 +62,7 @@ SOURCES = {
 }
 
 #: How live streams are typed.
-LIVE = ("camera:0 or camera:/dev/video0, and behind it perhaps ?fps=30&width=640&height=480", "- for standard input")
+LIVE = ("camera:0", "camera:/dev/video0?fps=30&width=640&height=480", "- for standard input")
 
 
 def is_live(data: str) -> bool:
@@ -97,7 +97,7 @@ def open_live(
         from edgessl.sources.camera import live_camera
 
         return live_camera(data, spec=spec, max_age_s=max_age_s, tell=tell)
-    raise InputError(f"{data!r} is no live stream; type one of: {'; '.join(LIVE)}")
+    raise InputError(f"{data!r} is no live stream; type one of: {', '.join(LIVE)}")
 
 
 def open_source(
@@ -189,7 +189,7 @@ def _kind(data: str, path: Path) -> str:
     what = "is not one of them" if path.exists() else "does not exist"
     raise InputError(
         f"{data!r} {what}; data is one of: {'; '.join(typed for _, _, typed in SOURCES.values())}. "
-        f"A live stream is {' or '.join(LIVE)}"
+        f"A live stream is {', '.join(LIVE)}"
     )
 
 

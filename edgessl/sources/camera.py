@@ -1,4 +1,7 @@
-"""A camera through OpenCV, on Linux by V4L2."""
+"""A camera through OpenCV, on Linux by V4L2.
+
+A camera that was pulled may come back under another number; `camera:/dev/v4l/by-id/NAME` stays the same.
+"""
 
 from __future__ import annotations
 
@@ -135,4 +138,6 @@ class CameraGrabber:
 def _present() -> str:
     """What else may be typed."""
     found = sorted(str(path) for path in Path("/dev").glob("video*"))
-    return f"; there is {', '.join('camera:' + path for path in found)}" if found else "; there is no camera here"
+    return (
+        f"; there is {', '.join('camera:' + path for path in found)}" if found else "; there is no /dev/video* at all"
+    )

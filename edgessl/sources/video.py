@@ -36,7 +36,7 @@ class VideoSource:
         name: What the user typed; the path when None.
 
     Attributes:
-        stamps: `(n,)` seconds since the start of the file.
+        stamps: `(n,)` seconds since the start of the file: a video does not say when it was taken.
 
     Raises:
         InputError: It cannot be opened, or holds no frame.

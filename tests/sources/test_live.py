@@ -15,6 +15,7 @@ import pytest
 from edgessl.errors import EngineError, InputError, MissingExtraError
 from edgessl.signals import image_spec, series_spec
 from edgessl.sources import is_live, open_live, open_source
+from edgessl.sources import live as live_module
 from edgessl.sources.live import LiveSource, pause_s
 from edgessl.sources.livebase import LiveFrame
 
@@ -327,6 +328,24 @@ def test_what_cannot_be_opened_at_first_is_an_error(error: Exception, kind: type
 
     with pytest.raises(kind, match=said):
         LiveSource("camera:0", opened, spec=SPEC)
+
+
+def test_a_driver_that_hangs_while_it_opens_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(live_module, "_OPEN_S", 0.02)
+    hold = threading.Event()
+    camera = Camera()
+    told: list[dict[str, Any]] = []
+
+    def opened() -> Camera:
+        hold.wait(WAIT_S)
+        return camera
+
+    with pytest.raises(InputError, match=r"did not open within 0\.02 s"):
+        LiveSource("camera:0", opened, spec=SPEC, tell=told.append, close_s=0.02)
+    assert [each["event"] for each in told] == ["abandoned"]
+    hold.set()
+    until(lambda: camera.closed == 1)  # when it answers after all, it is given back
+    assert camera.asked == 0
 
 
 def test_whoever_reads_is_told_when_the_thread_died() -> None:
