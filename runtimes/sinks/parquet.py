@@ -15,7 +15,7 @@ import numpy as np
 from edgessl.errors import InputError, MissingExtraError
 from edgessl.runtimes.sinks.base import Held, Rows, Space
 
-_ROWS = 8192  # in a row group; it does not depend on the parts, so that equal vectors give equal files
+_ROWS = 1024  # in a row group, which is in memory; not what the parts hold, so that equal vectors give equal files
 
 
 def write_parquet(path: Path, held: Held) -> None:
