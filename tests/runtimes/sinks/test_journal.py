@@ -201,6 +201,43 @@ def test_a_disk_that_is_full_when_the_output_is_put_together_keeps_the_journal(
     assert output.exists()
 
 
+LIMITED = """
+import resource, signal, sys
+from pathlib import Path
+import numpy as np
+import pyarrow.parquet, edgessl.runtimes.engines.onnxrt, usearch.index  # loading them writes files
+from edgessl.errors import InputError
+from edgessl.runtimes.sinks import Space, writer_for
+from edgessl.runtimes.sinks.journal import Journal
+
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+vectors = np.random.default_rng(0).normal(size=(2000, 64)).astype(np.float32)
+for ending in (".npz", ".parquet", ".jsonl", ".index"):
+    output = Path(sys.argv[1]) / f"v{ending}"
+    with Journal(output, {}, Space(space_id="s", revision=0, dim=64), writer_for(output)) as journal:
+        journal.write([str(row) for row in range(2000)], None, vectors, {"done": 1})
+        for limit in (100_000, resource.RLIM_INFINITY):
+            resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
+            try:
+                journal.finish()
+            except InputError as error:
+                print(ending, limit, output.exists(), "2000 samples are kept" in str(error))
+    print(ending, output.exists())
+"""
+
+
+@pytest.mark.slow
+def test_every_form_survives_a_file_that_may_not_grow(tmp_path: Path) -> None:
+    words = [sys.executable, "-W", "error", "-c", LIMITED, str(tmp_path)]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    endings = (".npz", ".parquet", ".jsonl", ".index")
+    assert done.stdout.splitlines() == [
+        line for ending in endings for line in (f"{ending} 100000 False True", f"{ending} True")
+    ]
+    assert sorted(file.name for file in tmp_path.iterdir()) == sorted(f"v{ending}" for ending in endings)
+
+
 def test_a_read_only_disk_is_named_before_any_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def read_only(self: Path, *args: Any, **kwargs: Any) -> None:
         raise OSError(errno.EROFS, "Read-only file system", str(self))
