@@ -8,7 +8,8 @@ import logging
 import math
 from itertools import cycle
 from pathlib import Path
-from threading import Event
+from threading import Event, Thread
+from time import sleep
 
 import numpy as np
 import pytest
@@ -215,6 +216,43 @@ def test_closing_twice_is_allowed_and_nothing_is_opened_after_it(clock, pupil) -
     assert (pupil.closed, len(opened)) == (1, 1)
 
 
+def test_what_is_off_stays_off_after_closing(clock) -> None:
+    tries = []
+
+    def opened(budget):
+        tries.append(1)
+        raise StateError("in use")
+
+    learning = Learning(opened, clock=clock)
+    learning.close()
+    clock.now += 1000
+    learning.look(held=False)
+    assert len(tries) == 1
+
+
+def test_closing_waits_for_a_run_that_is_under_way(tiny) -> None:
+    begun, order = Event(), []
+
+    class Slow:
+        def embed_with_version(self, frames: np.ndarray) -> tuple[np.ndarray, int]:
+            begun.set()
+            sleep(0.1)
+            order.append("embedded")
+            return frames, 1
+
+        def close(self) -> None:
+            order.append("closed")
+
+    with edgessl.open(tiny) as encoder:
+        adapting = Adapting(encoder, Slow())
+        asking = Thread(target=adapting.embed_with_version, args=(BATCH,))
+        asking.start()
+        begun.wait()
+        adapting.close()
+        asking.join()
+    assert order == ["embedded", "closed"]
+
+
 def test_a_held_budget_grants_nothing_says_why_and_lets_go() -> None:
     budget = HeldBudget()
     assert budget.grant(1) == 1
@@ -267,9 +305,10 @@ def test_an_adapting_encoder_that_hangs_is_left_and_the_next_frame_does_not_wait
 
     learning = Learning(lambda budget: Adapting(encoder, Hung(), timeout_s=0.05))
     batch = scenes(1, seed=2)
-    assert [learning.embed(batch)[0] for _ in range(4)] == [None] * 4
-    assert len(asked) == 1
+    assert learning.embed(batch) == (None, 0)
     assert learning.trouble == "learning off: a run took longer than 0.05 s"
+    assert learning.embed(batch) == (None, 0)
+    assert len(asked) == 1
     goes_on.set()
     learning.close()
 
