@@ -62,6 +62,8 @@ def run(service: Service, dataflow: Dataflow, notifier: Notifier) -> Status:
     """Answer images until the dataflow ends, or a signal does; the last status."""
     arrow = import_module("pyarrow")  # comes with dora
 
+    ignored: set[str] = set()
+
     def publish(status: Status) -> None:
         dataflow.send_output(STATUS, arrow.array([json.dumps(status)]), {})
 
@@ -72,7 +74,10 @@ def run(service: Service, dataflow: Dataflow, notifier: Notifier) -> Status:
                 break
             if event["type"] == "INPUT" and event["id"] == IMAGE:
                 _answer(service, dataflow, event, arrow.array)
-            elif event["type"] == "STOP" and event["id"] != "ALL_INPUTS_CLOSED":  # then the last inputs still come
+            elif event["type"] == "INPUT" and event["id"] not in ignored:
+                ignored.add(event["id"])
+                _LOG.warning("ignored", extra={"facts": {"input": event["id"], "todo": f"call the input {IMAGE!r}"}})
+            elif event["type"] == "STOP" and event.get("id") != "ALL_INPUTS_CLOSED":  # then the last inputs still come
                 rounds.stop()
             elif event["type"] == "ERROR" and "Timeout" not in event["error"]:
                 _LOG.error("dora", extra={"facts": {"error": event["error"].partition("\n")[0]}})

@@ -37,6 +37,9 @@ class Embeds(Protocol):
 class Presses(Protocol):
     """What is needed of the board's sensors; `Pressure` is one. 0 sheds nothing, 1 adaptation, 2 frames too."""
 
+    @property
+    def why(self) -> str: ...  # noqa: D102
+
     def look(self) -> IntEnum: ...  # noqa: D102
 
 

@@ -122,8 +122,9 @@ class Service:
         Not for the thread that embeds, a driver may take its time; the one thing here that another thread may call.
         """
         shed = int(self._pressure.look()) if self._pressure else 0
-        if shed != self._shed:
-            _LOG.warning("shed", extra={"facts": {"before": SHED[self._shed], "now": SHED[shed]}})
+        if self._pressure and shed != self._shed:
+            facts = {"before": SHED[self._shed], "now": SHED[shed], "why": self._pressure.why}
+            _LOG.warning("shed", extra={"facts": facts})
         self._shed = shed
         self._temperature_c = self._temperature()
         if self._learning is not None:

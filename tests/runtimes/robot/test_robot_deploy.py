@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import re
+import shlex
 import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
+import typer
 
+from edgessl.cli.main import app
 from edgessl.runtimes.robot.parameters import TABLE
 
 #: variables of the nodes that are no row of the table
 OWN = {"EDGESSL_SOURCE", "EDGESSL_CONNECT", "EDGESSL_LISTEN", "EDGESSL_KEY"}
+
+
+@pytest.fixture
+def page(root) -> str:
+    return (root / "docs" / "robot.md").read_text()
 
 
 @pytest.fixture
@@ -89,3 +97,28 @@ def test_the_container_has_tensorrts_bindings_no_torch_and_no_root(container: st
     assert lines[user] == "USER edgessl"
     assert all(place < user for place, line in enumerate(lines) if line.startswith("RUN "))
     assert text.index("USER edgessl") < text.index("ENTRYPOINT")
+
+
+def test_every_command_of_the_page_parses(page: str) -> None:
+    group = typer.main.get_command(app)
+    found = [shlex.split(line) for line in re.findall(r"^edgessl .*$", page, re.MULTILINE)]
+    assert len(found) >= 2
+    for _, name, word, *words in found:
+        group.commands[name].commands[word].make_context(word, words)
+
+
+def test_every_file_and_every_parameter_that_the_page_names_is_there(page: str, root: Path) -> None:
+    files = re.findall(r"`((?:deploy|docs|examples|runtimes)/[\w/.-]+)`", page)
+    assert len(files) >= 3
+    assert [file for file in files if not (root / file).exists()] == []
+    assert [entry.name for entry in TABLE if f"`{entry.name}`" not in page] == []
+    assert [name for name in metric_names() if f"`{name}`" not in page] == []
+
+
+def metric_names() -> set[str]:
+    """What `--metrics` serves, by the names that a Prometheus server sees."""
+    metrics = pytest.importorskip("edgessl.runtimes.robot.metrics", reason="pip install 'edgessl[metrics]'")
+    served = metrics.Metrics("127.0.0.1", 0)
+    served.close()
+    families = served.registry.collect()
+    return {family.name + ("_total" if family.type == "counter" else "") for family in families}

@@ -126,6 +126,12 @@ def test_a_stop_by_hand_ends_it(answered, picture) -> None:
     assert answered({"type": "STOP", "id": "MANUAL"}, image(picture)).of("vector") == []
 
 
+def test_an_input_of_another_name_is_said_once(answered, picture, caplog) -> None:
+    other = image(picture) | {"id": "camera"}
+    assert answered(other, other).of("vector") == []
+    assert [record.facts["input"] for record in caplog.records if record.message == "ignored"] == ["camera"]
+
+
 def test_silence_and_errors_of_dora_end_nothing(answered, picture) -> None:
     silence = {"type": "ERROR", "error": "Timeout event stream error: Receiver timed out"}
     broken = {"type": "ERROR", "error": "lost the daemon"}

@@ -22,7 +22,7 @@ class Shed(IntEnum):
 class Board:
     """Sensors that somebody else moves."""
 
-    shed = Shed.NONE
+    shed, why = Shed.NONE, "cpu 91.0 C"
 
     def look(self) -> Shed:
         return self.shed
@@ -200,7 +200,7 @@ def test_a_flood_of_bad_frames_is_logged_once(hand_encoder, picture, heard) -> N
 
 
 def test_under_pressure_adaptation_goes_first_then_every_second_frame_never_embedding(
-    hand_encoder, pupil, picture, clock
+    hand_encoder, pupil, picture, clock, heard
 ) -> None:
     board = Board()
     learning = Learning(lambda budget: pupil)
@@ -210,6 +210,7 @@ def test_under_pressure_adaptation_goes_first_then_every_second_frame_never_embe
     board.shed = Shed.ADAPTATION
     service.look()
     assert learning.budget.held
+    assert heard.records[-1].facts == {"before": "nothing", "now": "adaptation", "why": "cpu 91.0 C"}
     assert [service.embed(picture).outcome for _ in range(4)] == ["embedded"] * 4
     board.shed = Shed.RATE
     service.look()
