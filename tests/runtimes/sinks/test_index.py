@@ -37,13 +37,15 @@ def exact(vectors: np.ndarray, queries: np.ndarray, count: int) -> list[list[str
     return [[f"{row}.png" for row in found] for found in order]
 
 
-def test_a_small_index_is_searched_exactly(tmp_path: Path) -> None:
-    vectors, queries = unit(500, 1), unit(30, 2)
+def test_a_small_index_is_searched_exactly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_SEARCHED", 1)  # so that a search of the graph would miss something
+    vectors, queries = unit(3000, 1), unit(30, 2)
     places = written(tmp_path / "p.index", vectors)
-    found = places.nearest(queries, 7, "a-2")
-    assert [[near.name for near in row] for row in found] == exact(vectors, queries, 7)
-    cosines = np.array([[near.cosine for near in row] for row in found])
-    np.testing.assert_allclose(cosines, -np.sort(-(queries @ vectors.T), axis=1)[:, :7], atol=1e-6)
+    for count in (1, 7):
+        found = places.nearest(queries, count, "a-2")
+        assert [[near.name for near in row] for row in found] == exact(vectors, queries, count)
+        cosines = np.array([[near.cosine for near in row] for row in found])
+        np.testing.assert_allclose(cosines, -np.sort(-(queries @ vectors.T), axis=1)[:, :count], atol=1e-6)
 
 
 @pytest.mark.parametrize(("numbers", "least"), [("f32", 0.99), ("f16", 0.99), ("i8", 0.85)])
