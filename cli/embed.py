@@ -17,10 +17,10 @@ from edgessl.cli.options import (
     BundlePath,
     EngineName,
     Json,
+    LiveSamples,
     LowPower,
     Overwrite,
     Precision,
-    Samples,
     Series,
     Split,
     Strict,
@@ -46,7 +46,7 @@ _PIPE_CLOSED = 141  # what a shell says of a process that SIGPIPE ended
 
 def embed(
     bundle: BundlePath,
-    source: Samples,
+    source: LiveSamples,
     output: Annotated[Path, typer.Option("--output", "-o", help=_OUTPUT)],
     engine: EngineName = "auto",
     precision: Precision = "auto",

@@ -17,10 +17,13 @@ if TYPE_CHECKING:
 
 _DATA = (
     "Folder of images, .npz file, recordings of sensors (.csv, .parquet, .hea, or a folder of them), image shards (.tar, a "
-    "folder of them, or shards:PATH/{000..015}.tar), or demo:LAP (day, revisit, night, night_unseen)."
+    "folder of them, or shards:PATH/{000..015}.tar), a video, an .mcap file or a ROS bag (bag:PATH?topic=/camera), or "
+    "demo:LAP (day, revisit, night, night_unseen)."
 )
+_LIVE = " Also live: camera:0, or - for standard input."
 Data = Annotated[str, typer.Argument(metavar="DATA", help=_DATA)]
 Samples = Annotated[str, typer.Argument(metavar="SOURCE", help=_DATA)]
+LiveSamples = Annotated[str, typer.Argument(metavar="SOURCE", help=_DATA + _LIVE)]
 BundlePath = Annotated[Path, typer.Argument(metavar="BUNDLE", help="Folder NAME.edgessl written by `edgessl export`.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the output where it exists.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
