@@ -17,6 +17,7 @@ from edgessl.runtimes.engines import FAKE, Arrays, EngineSettings, open_engine, 
 from edgessl.runtimes.engines.choice import automatic, untaken
 from edgessl.runtimes.engines.choice import engine_name as engine_name
 from edgessl.runtimes.graphs import graph_for, precisions_for
+from edgessl.runtimes.pressure import Pressure
 from edgessl.signals import InputSpec
 
 if TYPE_CHECKING:
@@ -162,13 +163,13 @@ class Encoder:
 
         Args:
             state, level, seed, steps_per_frame, config: As in `learner`.
-            budget: What learning may cost; the default budget when `None`.
+            budget: What learning may cost; when `None` the default budget, which also yields to heat and to want of memory.
 
         Raises:
             StateError: The state belongs to another bundle, or another process is using it.
         """
         adapt = "edgessl.runtimes.adapt."
-        budget = budget or import_module(f"{adapt}budget").Budget()
+        budget = budget or import_module(f"{adapt}budget").Budget(pressure=Pressure())
         # The budget chooses the frames that the learner gets, so each of them is looked at.
         config = replace(config or import_module(f"{adapt}config").LearnerConfig(), observe_every=1)
         settings: dict[str, Any] = {"level": level, "seed": seed, "steps_per_frame": steps_per_frame, "config": config}
