@@ -14,7 +14,7 @@ import typer
 from edgessl.cli.main import GROUPS, app
 
 MAPPED = ("edgessl", "export", "runtimes", "cli", "benchmarks")
-DOCUMENTS = ("README.md", "CONTRIBUTING.md", "docs/architecture.md")
+DOCUMENTS = ("README.md", "CONTRIBUTING.md", "docs/architecture.md", "docs/robot.md")
 
 
 def modules(root: Path) -> set[str]:
