@@ -145,7 +145,8 @@ class _Target:
             if self.output.exists() and not self.overwrite and journal.tally.done != complete:
                 raise OutputExistsError(self.output)
             if journal.count:
-                talk(f"going on behind {journal.count} samples that are done")
+                torn = ", without one that was cut off while it was written" if journal.lost_bytes else ""
+                talk(f"going on behind {journal.count} samples that are done{torn}")
             yield journal
 
 

@@ -218,7 +218,11 @@ def test_what_a_killed_live_run_left_is_finished_without_the_camera(
     assert done.code == 143
     assert "3 samples are kept" in done.talk
     monkeypatch.setattr("edgessl.sources.open_live", None)
-    assert edgessl(*words, "--seconds", 0).code == 0
+    with (tmp_path / "v.npz.embedding" / "rows").open("ab") as rows:
+        rows.write(b"rows torn")
+    done = edgessl(*words, "--seconds", 0)
+    assert done.code == 0, done.talk
+    assert "going on behind 3 samples that are done, without one that was cut off" in done.talk
     with np.load(tmp_path / "v.npz") as held:
         assert held["names"].tolist() == [f"camera:0#{number:06d}" for number in (2, 1, 0)]
         assert held["stamp"].tolist() == [1.7e9] * 3
