@@ -72,8 +72,8 @@ TABLE = {
     ),
     ("lejepa", "image"): Settings(steps=1200, precision=HALF, recipe_options={"views": WIDE}),
     ("mae", "image"): Settings(steps=700, encoder_options=SLIM),
-    ("ijepa", "image"): Settings(steps=2000, batch=64, encoder_options=SLIM, recipe_options=NARROW),
-    ("bootleg", "image"): Settings(steps=2000, batch=64, encoder_options=SLIM, recipe_options=NARROW),
+    ("ijepa", "image"): Settings(steps=1200, batch=64, encoder_options=SLIM, recipe_options=NARROW),
+    ("bootleg", "image"): Settings(steps=1200, batch=64, encoder_options=SLIM, recipe_options=NARROW),
     ("crobo", "image"): Settings(steps=1000, encoder_options=SLIM),
 }
 

@@ -20,11 +20,11 @@ from importlib import import_module
 from typing import Any, Protocol
 
 from edgessl.errors import InputError, MissingExtraError
-from edgessl.runtimes.robot.pixels import rgb_from
 from edgessl.runtimes.robot.rounds import POLL_S, Rounds
 from edgessl.runtimes.robot.seams import Frame, Status
 from edgessl.runtimes.robot.service import Service
 from edgessl.runtimes.robot.systemd import Notifier
+from edgessl.sources.pixels import rgb_from
 
 IMAGE, VECTOR, ERROR, STATUS = "image", "vector", "error", "status"
 

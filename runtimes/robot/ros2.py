@@ -25,11 +25,11 @@ from typing import Any
 from edgessl.errors import InputError
 from edgessl.runtimes.robot.answer import Answer
 from edgessl.runtimes.robot.parameters import TABLE
-from edgessl.runtimes.robot.pixels import FILES, Size, rgb_from
 from edgessl.runtimes.robot.rounds import POLL_S, Rounds
 from edgessl.runtimes.robot.seams import Frame, Status
 from edgessl.runtimes.robot.service import Service
 from edgessl.runtimes.robot.systemd import Notifier
+from edgessl.sources.pixels import FILES, Size, rgb_from
 
 NAME = "edgessl"
 OK, WARN, ERROR = b"\x00", b"\x01", b"\x02"  # of diagnostic_msgs/DiagnosticStatus

@@ -255,10 +255,13 @@ def test_two_pixels_that_share_their_colour_are_what_opencv_makes_of_them(encodi
 @pytest.mark.parametrize(
     ("damage", "said"),
     [
-        (lambda: _raw(_image(4, data=FRAMES[4].reshape(-1)[:-1])), "cut: 179 of 180 bytes"),
-        (lambda: _raw(_image(4, step=3 * WIDTH - 1)), "10x6 rgb8 in rows of 29 bytes"),
-        (lambda: _raw(_image(4, height=0)), "10x0 rgb8"),
-        (lambda: _raw(_image(4, encoding="bayer_rggb8")), "encoding 'bayer_rggb8'; known are"),
+        (lambda: _raw(_image(4, data=FRAMES[4].reshape(-1)[:-1])), "this one is cut: it has 179"),
+        (lambda: _raw(_image(4, step=3 * WIDTH - 1)), "rgb8 cannot be 6 x 10 (height x width) in rows of 29 bytes"),
+        (lambda: _raw(_image(4, height=0)), "rgb8 cannot be 0 x 10"),
+        (
+            lambda: _raw(_image(4, encoding="bayer_rggb8")),
+            "no encoding 'bayer_rggb8' of RGB frames; have the camera send one of rgb8",
+        ),
         (lambda: _raw(_image(4))[:50], "no sensor_msgs/msg/Image"),
         (lambda: b"", "no sensor_msgs/msg/Image"),
         (lambda: b"\xff" * 80, "no sensor_msgs/msg/Image"),

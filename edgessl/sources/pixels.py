@@ -94,7 +94,8 @@ def _rows(flat: Bytes, encoding: str, height: int, width: int, depth: int, step:
         raise InputError(f"a frame of {encoding} cannot be {height} x {width} (height x width) in rows of {step} bytes")
     if len(flat) < step * (height - 1) + used:
         raise InputError(
-            f"a frame of {encoding} with {height} rows of {step} bytes has {step * height} bytes, this one {len(flat)}"
+            f"a frame of {encoding} with {height} rows of {step} bytes has {step * height} bytes, and this one is cut: "
+            f"it has {len(flat)}"
         )
     if len(flat) > step * height:
         raise InputError(f"{len(flat)} bytes are more than the {step * height} of {height} rows of {step}, {encoding}")
@@ -108,7 +109,7 @@ def _rgb_from_yuv(rows: Bytes, places: tuple[int, int, int, int]) -> Bytes:
     if used % 4:
         raise InputError(f"a frame in YUV 4:2:2 has an even width, not {used // 2}")
     four = rows.reshape(height, used // 4, 4).astype(np.float32)
-    luma = (four[:, :, places[:2]].reshape(height, used // 2) - 16) * np.float32(255 / 219)
+    luma = (four[:, :, places[:2]].reshape(height, used // 2) - 16).clip(0) * np.float32(255 / 219)
     u, v = ((four[:, :, place] - 128).repeat(2, 1) * np.float32(255 / 224) for place in places[2:])
     rgb = np.stack([luma + 1.402 * v, luma - 0.344136 * u - 0.714136 * v, luma + 1.772 * u], axis=2)
     return np.asarray(np.rint(rgb).clip(0, 255), np.uint8)
