@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import cast
@@ -12,11 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgessl.errors import InputError
-from edgessl.signals import SERIES, InputSpec, image_spec
+from edgessl.signals import SERIES, InputSpec
 from edgessl.sources.arrays import ArraySource
-from edgessl.sources.base import Batch, Frames, Indices, Skipped, batches_of
+from edgessl.sources.base import Skipped
 from edgessl.sources.clock import Recording
-from edgessl.sources.images import UnreadableError, first_size, frames_at
+from edgessl.sources.decoded import DecodedSource
+from edgessl.sources.images import UnreadableError
 from edgessl.sources.logfile import LogFile, Topic
 from edgessl.sources.messages import COMPRESSED, IMAGE, IMU, IMU_CHANNELS, IMU_UNITS, frame_of, imu_of
 from edgessl.sources.recordings import chosen, windows_of
@@ -69,7 +69,7 @@ def is_bag(folder: Path) -> bool:
     return bool(_files(folder)) or (folder / "metadata.yaml").is_file()
 
 
-class BagSource:
+class BagSource(DecodedSource):
     """The frames of one topic as RGB frames of one size, named `BAG#000123`, in the order in which they were logged.
 
     In memory is where each message stands, never the messages. A message that cannot be read keeps its place and its name.
@@ -85,61 +85,32 @@ class BagSource:
     """
 
     def __init__(self, log: _Log, name: str, size: tuple[int, int] | None, *, strict: bool) -> None:
-        self.name = name
-        self._log, self._strict = log, strict
-        self._skipped: dict[str, Skipped] = {}
+        super().__init__(name, strict=strict)
+        self._log = log
         for damage in log.damage():
-            self._skip(damage)
+            self.skip(damage)
         self.stamps = log.stamps
         self.names = [f"{log.path.name}#{index:06d}" for index in range(len(log.stamps))]
-        if size is None or not self.names:
-            size = first_size(len(self.names), self._frame)
-        if size is None:
-            first = next(iter(self._skipped.values()), Skipped(log.path.name, "it holds no message"))
-            raise InputError(
-                f"no frame of {log.topic.name} in {log.path} can be read; {first.name}: {first.reason}. Give another topic: "
-                f"bag:{log.path}?topic=NAME"
-            )
-        self.spec: InputSpec = image_spec(*size)
-        self.labels: Indices | None = None
-        self.classes: list[str] = []
-        self.groups: NDArray[np.str_] | None = None
-
-    @property
-    def skipped(self) -> list[Skipped]:
-        """What could not be read so far."""
-        return list(self._skipped.values())
-
-    def __len__(self) -> int:
-        return len(self.names)
-
-    def read(self, indices: Sequence[int] | Indices) -> tuple[Indices, Frames]:
-        """Decode the frames at `indices`.
-
-        Raises:
-            InputError: A frame cannot be decoded, and the source is strict.
-        """
-        return frames_at(indices, self._frame, (self.spec.shape[0], self.spec.shape[1]))
-
-    def batches(self, size: int) -> Iterator[Batch]:
-        """All frames in order, up to `size` at a time."""
-        return batches_of(self, size)
+        nothing = (
+            f"no frame of {log.topic.name} in {log.path} can be read; give another topic: bag:{log.path}?topic=NAME"
+        )
+        self.sized(size if self.names else None, nothing)
 
     def digest(self) -> str:
         """sha256 over topic, places and stamps; the frames are not read."""
         return self._log.digest()
 
-    def _frame(self, index: int, size: tuple[int, int] | None) -> NDArray[np.uint8] | None:
+    def frame(self, index: int, size: tuple[int, int] | None) -> NDArray[np.uint8] | None:
+        """The frame at `index`."""
         try:
             return frame_of(self._log.content(index), self._log.topic.kind, self._log.topic.encoding, size)
         except UnreadableError as error:
-            self._skip(Skipped(self.names[index], str(error)))
+            self.skip(Skipped(self.names[index], str(error)))
             return None
 
-    def _skip(self, skipped: Skipped) -> None:
-        if self._strict:
-            raise InputError(f"{skipped.name} cannot be read: {skipped.reason}. Leave out --strict to skip it")
-        self._skipped[skipped.name] = skipped
+    def refusal(self, skipped: Skipped) -> str:
+        """What to do."""
+        return f"{skipped.name} cannot be read: {skipped.reason}. Leave out --strict to skip it"
 
 
 class _Log:

@@ -5,19 +5,18 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edgessl.errors import InputError
-from edgessl.signals import InputSpec, image_spec
-from edgessl.sources.base import Batch, Frames, Indices, Skipped, batches_of
-from edgessl.sources.images import SUFFIXES, UnreadableError, first_size, frames_at, read_image
+from edgessl.sources.base import Indices, Skipped
+from edgessl.sources.decoded import DecodedSource
+from edgessl.sources.images import SUFFIXES, UnreadableError, read_image
 
 
-class FolderSource:
+class FolderSource(DecodedSource):
     """Images below a folder, in natural path order (`2.jpg` before `10.jpg`), as RGB frames of one size.
 
     Files are known as images by their ending. Hidden files and folders are left out, and so is a link to a folder that
@@ -36,38 +35,15 @@ class FolderSource:
     def __init__(
         self, folder: Path, size: tuple[int, int] | None = None, *, strict: bool = False, name: str | None = None
     ) -> None:
-        self.name = str(folder) if name is None else name
+        super().__init__(str(folder) if name is None else name, strict=strict)
         self.names, closed = _listed(folder)
         self._folder = folder
-        self._strict = strict
-        self._skipped: dict[str, Skipped] = {}
         for skipped in closed:
-            self._skip(skipped)
+            self.skip(skipped)
         if not self.names:
             raise InputError(f"no image in {folder}; an image ends in one of {', '.join(sorted(SUFFIXES))}")
-        self.spec: InputSpec = image_spec(*(self._first_size() if size is None else size))
+        self.sized(size, f"none of the {len(self.names)} images in {folder} can be read")
         self.labels, self.classes = _labels(self.names)
-        self.groups: NDArray[np.str_] | None = None
-
-    @property
-    def skipped(self) -> list[Skipped]:
-        """What could not be read so far."""
-        return list(self._skipped.values())
-
-    def __len__(self) -> int:
-        return len(self.names)
-
-    def read(self, indices: Sequence[int] | Indices) -> tuple[Indices, Frames]:
-        """Decode the images at `indices`.
-
-        Raises:
-            InputError: An image cannot be read, and the source is strict.
-        """
-        return frames_at(indices, self._frame, (self.spec.shape[0], self.spec.shape[1]))
-
-    def batches(self, size: int) -> Iterator[Batch]:
-        """All images in order, up to `size` at a time."""
-        return batches_of(self, size)
 
     def digest(self) -> str:
         """sha256 over names and sizes; the pixels are not read."""
@@ -78,30 +54,21 @@ class FolderSource:
             digest.update(os.fsencode(name) + f"\0{size}\n".encode())
         return digest.hexdigest()
 
-    def _first_size(self) -> tuple[int, int]:
-        size = first_size(len(self.names), self._frame)
-        if size is not None:
-            return size
-        first = self.skipped[0]
-        raise InputError(
-            f"none of the {len(self.names)} images in {self._folder} can be read; {first.name}: {first.reason}"
-        )
-
-    def _frame(self, index: int, size: tuple[int, int] | None) -> NDArray[np.uint8] | None:
+    def frame(self, index: int, size: tuple[int, int] | None) -> NDArray[np.uint8] | None:
+        """The image at `index`."""
         name = self.names[index]
         try:
             return read_image(self._folder / name, size)
         except UnreadableError as error:
-            self._skip(Skipped(name, str(error)))
+            self.skip(Skipped(name, str(error)))
             return None
 
-    def _skip(self, skipped: Skipped) -> None:
-        if self._strict:
-            raise InputError(
-                f"{self._folder / skipped.name} cannot be read: {skipped.reason}. "
-                "Repair or remove it, or leave out --strict to skip it"
-            )
-        self._skipped[skipped.name] = skipped
+    def refusal(self, skipped: Skipped) -> str:
+        """What to do."""
+        return (
+            f"{self._folder / skipped.name} cannot be read: {skipped.reason}. "
+            "Repair or remove it, or leave out --strict to skip it"
+        )
 
 
 def _listed(root: Path) -> tuple[list[str], list[Skipped]]:

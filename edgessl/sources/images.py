@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
 from io import BytesIO
 from pathlib import Path
 
@@ -12,7 +11,6 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from edgessl.errors import InputError
-from edgessl.sources.base import Frames, Indices
 
 #: Endings that are looked at; anything else in a folder is not taken for an image.
 SUFFIXES = frozenset(
@@ -22,31 +20,6 @@ SUFFIXES = frozenset(
 
 class UnreadableError(Exception):
     """An image cannot be read; the message is the reason. Never leaves this package."""
-
-
-#: position, size or None for the image's own -> the frame `(height, width, 3)`, or None where it cannot be read
-ReadFrame = Callable[[int, tuple[int, int] | None], NDArray[np.uint8] | None]
-
-
-def frames_at(indices: Sequence[int] | Indices, read: ReadFrame, size: tuple[int, int]) -> tuple[Indices, Frames]:
-    """The readable images at `indices`, decoded: their positions `(n,)`, and frames `(n, height, width, 3)`."""
-    kept: list[int] = []
-    frames = np.empty((len(indices), *size, 3), np.uint8)
-    for index in indices:
-        frame = read(int(index), size)
-        if frame is not None:
-            frames[len(kept)] = frame
-            kept.append(int(index))
-    return np.asarray(kept, np.int64), frames[: len(kept)]
-
-
-def first_size(count: int, read: ReadFrame) -> tuple[int, int] | None:
-    """Height and width of the first of `count` images that can be read; None where none can."""
-    for index in range(count):
-        frame = read(index, None)
-        if frame is not None:
-            return frame.shape[0], frame.shape[1]
-    return None
 
 
 def read_image(path: Path | BytesIO, size: tuple[int, int] | None) -> NDArray[np.uint8]:

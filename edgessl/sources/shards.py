@@ -7,7 +7,6 @@ import io
 import json
 import re
 import tarfile
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path, PurePosixPath
@@ -16,9 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgessl.errors import InputError
-from edgessl.signals import InputSpec, image_spec
-from edgessl.sources.base import Batch, Frames, Indices, Skipped, batches_of
-from edgessl.sources.images import SUFFIXES, UnreadableError, first_size, frames_at, read_image
+from edgessl.sources.base import Skipped
+from edgessl.sources.decoded import DecodedSource
+from edgessl.sources.images import SUFFIXES, UnreadableError, read_image
 
 _RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")
 _LABEL_BYTES = 1 << 16  # a label file over this is none
@@ -41,7 +40,7 @@ class _Index:
     skipped: list[Skipped] = field(default_factory=list)
 
 
-class ShardSource:
+class ShardSource(DecodedSource):
     """Images in shards, in the order they stand there, as RGB frames of one size.
 
     The files of one sample follow each other and share a key, the path up to the first dot of the file's name; the first of
@@ -61,23 +60,18 @@ class ShardSource:
     def __init__(
         self, data: str, size: tuple[int, int] | None = None, *, strict: bool = False, name: str | None = None
     ) -> None:
-        self.name = data if name is None else name
-        self._strict = strict
-        self._skipped: dict[str, Skipped] = {}
+        super().__init__(data if name is None else name, strict=strict)
         index = _Index()
         for title, shard in _shards(data):
             _add(index, title, shard)
         for skipped in index.skipped:
-            self._skip(skipped)
+            self.skip(skipped)
         self._samples = index.samples
         self.names = [sample.name for sample in index.samples]
         if not self.names:
             why = f"; {index.skipped[0].name}: {index.skipped[0].reason}" if index.skipped else ""
             raise InputError(f"no image in {data}{why}; an image ends in one of {', '.join(sorted(SUFFIXES))}")
-        self.spec: InputSpec = image_spec(*(self._first_size() if size is None else size))
-        self.labels: Indices | None = None
-        self.classes: list[str] = []
-        self.groups: NDArray[np.str_] | None = None
+        self.sized(size, f"none of the {len(self.names)} images of {self.name} can be read")
         labels = [sample.label for sample in index.samples if sample.label is not None]
         if len(labels) == len(self.names):
             self.classes = sorted(
@@ -86,26 +80,6 @@ class ShardSource:
             place = {label: number for number, label in enumerate(self.classes)}
             self.labels = np.asarray([place[label] for label in labels], np.int64)
 
-    @property
-    def skipped(self) -> list[Skipped]:
-        """What could not be read so far."""
-        return list(self._skipped.values())
-
-    def __len__(self) -> int:
-        return len(self.names)
-
-    def read(self, indices: Sequence[int] | Indices) -> tuple[Indices, Frames]:
-        """Decode the images at `indices`.
-
-        Raises:
-            InputError: An image cannot be read, and the source is strict.
-        """
-        return frames_at(indices, self._frame, (self.spec.shape[0], self.spec.shape[1]))
-
-    def batches(self, size: int) -> Iterator[Batch]:
-        """All images in order, up to `size` at a time."""
-        return batches_of(self, size)
-
     def digest(self) -> str:
         """sha256 over names, sizes and places; the pixels are not read."""
         digest = hashlib.sha256()
@@ -113,30 +87,21 @@ class ShardSource:
             digest.update(f"{sample.name}\0{sample.offset}\0{sample.size_bytes}\n".encode(errors="surrogateescape"))
         return digest.hexdigest()
 
-    def _first_size(self) -> tuple[int, int]:
-        size = first_size(len(self.names), self._frame)
-        if size is not None:
-            return size
-        first = self.skipped[0]
-        raise InputError(
-            f"none of the {len(self.names)} images of {self.name} can be read; {first.name}: {first.reason}"
-        )
-
-    def _frame(self, index: int, size: tuple[int, int] | None) -> NDArray[np.uint8] | None:
+    def frame(self, index: int, size: tuple[int, int] | None) -> NDArray[np.uint8] | None:
+        """The image at `index`."""
         sample = self._samples[index]
         try:
             return read_image(io.BytesIO(_content(sample.shard, sample.offset, sample.size_bytes)), size)
         except (UnreadableError, OSError) as error:
-            self._skip(Skipped(sample.name, str(error)))
+            self.skip(Skipped(sample.name, str(error)))
             return None
 
-    def _skip(self, skipped: Skipped) -> None:
-        if self._strict:
-            raise InputError(
-                f"{skipped.name} of {self.name} cannot be read: {skipped.reason}. "
-                "Write the shard again, or leave out --strict to skip it"
-            )
-        self._skipped[skipped.name] = skipped
+    def refusal(self, skipped: Skipped) -> str:
+        """What to do."""
+        return (
+            f"{skipped.name} of {self.name} cannot be read: {skipped.reason}. "
+            "Write the shard again, or leave out --strict to skip it"
+        )
 
 
 def _shards(data: str) -> list[tuple[str, Path]]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgessl.errors import InputError, MissingExtraError
-from edgessl.signals import InputSpec, image_spec
-from edgessl.sources.base import Batch, Frames, Indices, Skipped, batches_of
+from edgessl.sources.base import Skipped
+from edgessl.sources.decoded import DecodedSource
 from edgessl.sources.images import resized
 
 _SAME_S = 1e-6  # two stamps nearer than this are one
@@ -21,7 +20,7 @@ _TRIES = 100  # damaged packets in a row that are gone past
 _LOST = 0.01  # a header's count of frames is an estimate in some containers
 
 
-class VideoSource:
+class VideoSource(DecodedSource):
     """The frames of a video file as RGB frames of one size, named `FILE#000123`.
 
     The packets are counted once, without decoding them, which gives names and stamps. Frames are then decoded in order: to
@@ -46,82 +45,42 @@ class VideoSource:
     def __init__(
         self, path: Path, size: tuple[int, int] | None = None, *, strict: bool = False, name: str | None = None
     ) -> None:
-        self.name = str(path) if name is None else name
-        self._path, self._strict = path, strict
-        self._skipped: dict[str, Skipped] = {}
+        super().__init__(str(path) if name is None else name, strict=strict)
+        self._path = path
         self.stamps, told = _packets(path)
         if not len(self.stamps):
             raise InputError(f"{path} holds no video frame that can be read; write it again, or give another file")
         self.names = [f"{path.name}#{index:06d}" for index in range(len(self.stamps))]
         self._ordered = bool((np.diff(self.stamps) > _SAME_S).all())
         if told - len(self.stamps) > max(1, _LOST * told):
-            self._skip(Skipped(path.name, f"the file was cut: {len(self.stamps)} of {told} frames are in it"))
+            self.skip(Skipped(path.name, f"the file was cut: {len(self.stamps)} of {told} frames are in it"))
         self._capture: Any = None
         self._process = os.getpid()
         self._at = -1  # place of the frame that was decoded last
         self._end = len(self.stamps)  # no frame from here on can be decoded
-        if size is None:
-            size = self._own_size()
-        self.spec: InputSpec = image_spec(*size)
-        self.labels: Indices | None = None
-        self.classes: list[str] = []
-        self.groups: NDArray[np.str_] | None = None
-
-    @property
-    def skipped(self) -> list[Skipped]:
-        """What could not be decoded so far."""
-        return list(self._skipped.values())
-
-    def __len__(self) -> int:
-        return len(self.names)
-
-    def read(self, indices: Sequence[int] | Indices) -> tuple[Indices, Frames]:
-        """Decode the frames at `indices`, in any order; quick where they follow each other.
-
-        Raises:
-            InputError: A frame cannot be decoded, and the source is strict.
-        """
-        asked = np.asarray(indices, np.int64).reshape(-1)
-        frames = np.empty((len(asked), *self.spec.shape), np.uint8)
-        good = np.zeros(len(asked), dtype=bool)
-        for place in np.unique(asked).tolist():
-            frame = self._frame(place)
-            if frame is not None:
-                rows = asked == place
-                frames[rows], good[rows] = resized(frame, (self.spec.shape[0], self.spec.shape[1])), True
-        return asked[good], frames[good]
-
-    def batches(self, size: int) -> Iterator[Batch]:
-        """All frames in order, up to `size` at a time."""
-        return batches_of(self, size)
+        self.sized(size, f"none of the {len(self)} frames of {path} can be decoded; write it again")
 
     def digest(self) -> str:
         """sha256 over the name, the size and the stamps; the pixels are not read."""
         told = f"{self._path.name}\0{self._path.stat().st_size}\0".encode()
         return hashlib.sha256(told + self.stamps.astype("<f8").tobytes()).hexdigest()
 
-    def _own_size(self) -> tuple[int, int]:
-        for place in range(len(self)):
-            frame = self._frame(place)
-            if frame is not None:
-                return frame.shape[0], frame.shape[1]
-        raise InputError(f"none of the {len(self)} frames of {self._path} can be decoded; write it again")
-
-    def _frame(self, place: int) -> NDArray[np.uint8] | None:
+    def frame(self, index: int, size: tuple[int, int] | None) -> NDArray[np.uint8] | None:
+        """The frame at `index`; quick where it follows the one before."""
         import cv2
 
-        if self.names[place] in self._skipped:
+        if self.names[index] in self._skipped:
             return None
-        if self._capture is None or place < self._at or self._process != os.getpid():
+        if self._capture is None or index < self._at or self._process != os.getpid():
             # A decoder has threads, which a forked process would wait for in vain.
             self._capture, self._at, self._process = _opened(self._path), -1, os.getpid()
-        while self._at < place < self._end:
+        while self._at < index < self._end:
             self._advance()
-        good, frame = self._capture.retrieve() if self._at == place else (False, None)
+        good, frame = self._capture.retrieve() if self._at == index else (False, None)
         if not good or frame is None:
-            self._skip(Skipped(self.names[place], "it cannot be decoded"))
+            self.skip(Skipped(self.names[index], "it cannot be decoded"))
             return None
-        return np.asarray(cv2.cvtColor(frame, cv2.COLOR_BGR2RGB))
+        return resized(np.asarray(cv2.cvtColor(frame, cv2.COLOR_BGR2RGB)), size)
 
     def _advance(self) -> None:
         """Decode one frame, and find out which it is."""
@@ -136,12 +95,11 @@ class VideoSource:
             stamp = self._capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
             self._at = max(self._at, int(np.searchsorted(self.stamps, stamp - _SAME_S)))
 
-    def _skip(self, skipped: Skipped) -> None:
-        if self._strict:
-            raise InputError(
-                f"{self._path}: {skipped.name}: {skipped.reason}. Write the video again, or leave out --strict to skip it"
-            )
-        self._skipped[skipped.name] = skipped
+    def refusal(self, skipped: Skipped) -> str:
+        """What to do."""
+        return (
+            f"{self._path}: {skipped.name}: {skipped.reason}. Write the video again, or leave out --strict to skip it"
+        )
 
 
 def _opened(path: Path) -> Any:
