@@ -91,9 +91,8 @@ class BagSource(DecodedSource):
             self.skip(damage)
         self.stamps = log.stamps
         self.names = [f"{log.path.name}#{index:06d}" for index in range(len(log.stamps))]
-        nothing = (
-            f"no frame of {log.topic.name} in {log.path} can be read; give another topic: bag:{log.path}?topic=NAME"
-        )
+        why = "can be read" if self.names else "can be had: it holds no message"
+        nothing = f"no frame of {log.topic.name} in {log.path} {why}; give another topic: bag:{log.path}?topic=NAME"
         self.sized(size if self.names else None, nothing)
 
     def digest(self) -> str:
