@@ -3,28 +3,53 @@
 from __future__ import annotations
 
 from collections import Counter
+from contextlib import AbstractContextManager, closing, nullcontext
 from itertools import combinations
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
+import numpy as np
 import typer
+from numpy.typing import NDArray
 
 from edgessl.cli.options import (
     BundlePath,
     EngineName,
     Json,
+    LiveSamples,
+    LowPower,
     Overwrite,
     Precision,
-    Samples,
     Seed,
     Series,
     Split,
     Strict,
+    Threads,
+    engine_settings,
     parsed_series,
 )
-from edgessl.cli.output import progress, result, talk_about
+from edgessl.cli.output import progress, talk
+from edgessl.cli.sinking import (
+    Count,
+    Output,
+    Seconds,
+    Target,
+    check_live,
+    counted,
+    embed_stream,
+    quiet,
+    standard_output,
+    stopped,
+    writer_of,
+)
 from edgessl.errors import InputError, UnknownNameError
 from edgessl.files import refuse_existing
+
+if TYPE_CHECKING:
+    from edgessl.runtimes.adapt.learner import Learner
+    from edgessl.runtimes.sinks import Sink
+    from edgessl.runtimes.sinks.stop import Stop
+    from edgessl.sources import Source
 
 EXAMPLE = "edgessl adapt robot.edgessl frames/ --state state/ -o vectors.npz"
 
@@ -34,11 +59,9 @@ LEVELS = {"0": "recenter", "1": "ports", "2": "tail"}
 
 def adapt(
     bundle: BundlePath,
-    source: Samples,
+    source: LiveSamples,
     state: Annotated[Path, typer.Option(help="Folder that keeps what was learned; used again next time.")],
-    output: Annotated[
-        Path, typer.Option("--output", "-o", help="NAME.npz, NAME.parquet, NAME.jsonl, or NAME.index (a folder).")
-    ],
+    output: Output,
     level: Annotated[str, typer.Option(help="How far it may go: auto, 0 recenter, 1 ports, 2 tail.")] = "auto",
     log: Annotated[
         Path | None, typer.Option(help="Write what was learned and refused, one JSON object a line.")
@@ -46,9 +69,13 @@ def adapt(
     plot: Annotated[Path | None, typer.Option(help="Draw the same over the frames, as an .svg file.")] = None,
     engine: EngineName = "auto",
     precision: Precision = "auto",
+    threads: Threads = 0,
+    low_power: LowPower = False,
     batch: Annotated[int, typer.Option(help="Samples per observation.")] = 32,
     split: Split = "train",
     series: Series = [],  # noqa: B006, typer reads it and nobody changes it
+    seconds: Seconds = None,
+    count: Count = None,
     seed: Seed = 0,
     strict: Strict = False,
     overwrite: Overwrite = False,
@@ -59,14 +86,18 @@ def adapt(
     Samples are taken in order, and nothing is learned until the guard sees a shift. OUTPUT is written as
     `edgessl embed` writes it. A state that is there is gone on with; --overwrite replaces OUTPUT, the log and
     the drawing, never the state.
+
+    Ctrl-C and SIGTERM end it between two batches, and what was learned is in the state. A live stream (camera:0, or -
+    for standard input) runs until then, or --seconds or --count, and OUTPUT is written; of anything else it is not.
     """
-    _refuse_same(state, bundle, source, {"-o": output, "--log": log, "--plot": plot})
+    files = {"-o": output, "--log": log, "--plot": plot}
+    _refuse_same(state, bundle, source, {option: path for option, path in files.items() if path != Path("-")})
     if level not in (known := ("auto", *LEVELS, *LEVELS.values())):
         raise UnknownNameError("level", level, known)
-    from edgessl.runtimes.sinks import is_folder, writer_for
+    from edgessl.runtimes.sinks.journal import unfinished
 
-    refuse_existing(output, overwrite=overwrite, file="" if is_folder(output) else "-o vectors.npz")
-    write = writer_for(output)
+    live = check_live(source, seconds, count)
+    write = writer_of(output, overwrite=overwrite or (live and unfinished(output)))
     if log is not None:
         refuse_existing(log, overwrite=overwrite, file="--log events.jsonl")
     from edgessl.runtimes.adapt.drawing import refuse_plot, write_plot
@@ -74,42 +105,101 @@ def adapt(
 
     if plot is not None:
         refuse_plot(plot, overwrite=overwrite, option="--plot")
+    windowing = parsed_series(series)
     from edgessl.runtimes.encoder import open_encoder
-    from edgessl.runtimes.sinks.offline import held_of, space_of
-    from edgessl.runtimes.sinks.whole import write_whole
-    from edgessl.runtimes.vectors import vectors_of, write_events
+    from edgessl.runtimes.engines.choice import sentence
+    from edgessl.runtimes.sinks.stop import Stop
+    from edgessl.runtimes.vectors import write_events
     from edgessl.sources import open_source
 
-    with open_encoder(bundle, engine=engine, precision=precision) as encoder:
-        windowing = parsed_series(series)
-        samples = open_source(
-            source, split=split, strict=strict, windowing=windowing, spec=encoder.input, labelled=False
-        )
-        with (
-            encoder.learner(state, level=LEVELS.get(level, level), seed=seed) as learner,
-            progress("adapt", len(samples)) as advance,
-        ):
-            found = vectors_of(
-                samples,
-                learner.observe,
-                batch=batch,
-                strict=strict,
-                advance=advance,
-                versions=lambda: learner.versions,
+    settings = engine_settings(threads, low_power=low_power)
+    with (
+        open_encoder(bundle, engine=engine, precision=precision, settings=settings) as encoder,
+        Stop(at_once=False) as stop,
+    ):
+        if encoder.chosen:
+            talk(sentence(encoder.chosen))
+        target = Target(encoder, output, write, overwrite)
+        samples = (
+            None
+            if live
+            else open_source(
+                source, split=split, strict=strict, windowing=windowing, spec=encoder.input, labelled=False
             )
+        )
+        with encoder.learner(state, level=LEVELS.get(level, level), seed=seed) as learner:
+            if samples is None:
+                found = embed_stream(
+                    target,
+                    source,
+                    learner.observe,
+                    stop,
+                    key={"state": str(state.resolve())},
+                    seconds=seconds,
+                    count=count,
+                    versions=lambda: learner.versions,
+                )
+            else:
+                found = _offline(target, samples, learner, stop, batch=batch, strict=strict)
         events = learner.events  # the last one tells of the snapshot that closing wrote
-        write_whole(output, write, held_of(found, space_of(encoder)))
         if log is not None:
             write_events(log, events)
         if plot is not None:
             write_plot(plot, history_of(events), title=f"{bundle.resolve().name}, {state.resolve().name}")
         written = {"output": str(output), "state": str(state), "plot": str(plot) if plot else None}
-        facts = written | encoder.info() | found.counts() | {"events": events}
-    talk_about(found)
+        facts = written | encoder.info() | found | {"events": events}
     kinds = Counter(str(event["kind"]) for event in events)
-    told = ", ".join(f"{count} {kind}" for kind, count in kinds.items()) or "none"
-    text = f"{len(found.names)} vectors of {encoder.dim} in space {encoder.space_id} -> {output}; events: {told}"
-    result(facts, text, as_json=as_json)
+    told = ", ".join(f"{number} {kind}" for kind, number in kinds.items()) or "none"
+    text = f"{facts['samples']} vectors of {encoder.dim} in space {encoder.space_id} -> {output}; events: {told}"
+    target.tell(facts, text, as_json=as_json)
+    if stop.signal:
+        raise typer.Exit(stop.exit_code)
+
+
+def _offline(
+    target: Target, samples: Source, learner: Learner, stop: Stop, *, batch: int, strict: bool
+) -> dict[str, Any]:
+    """Embed and learn from what can be read again, from its start; what was counted."""
+    from edgessl.runtimes.sinks.offline import embed_source
+    from edgessl.runtimes.vectors import nothing_read
+
+    def observe(frames: NDArray[Any]) -> NDArray[np.float32]:
+        if stop.signal:  # not in the middle of what is learned
+            raise KeyboardInterrupt
+        return learner.observe(frames)
+
+    total = len(samples)
+    with _sink(target) as sink:
+        try:
+            with progress("adapt", total) if target.write else nullcontext(quiet) as advance:
+                embed_source(
+                    samples,
+                    observe,
+                    sink,
+                    batch=batch,
+                    strict=strict,
+                    advance=advance,
+                    versions=lambda: learner.versions,
+                )
+            if not sink.tally.count:
+                raise nothing_read(samples)
+            sink.finish()
+        except KeyboardInterrupt as error:
+            kept = "no vectors are written" if target.write else "so many vectors were written"
+            raise stopped(
+                f"stopped behind {sink.tally.count} of {total} samples; the state is kept, {kept}", stop
+            ) from error
+    return counted(sink, samples)
+
+
+def _sink(target: Target) -> AbstractContextManager[Sink]:
+    """In memory: what was learned meanwhile cannot be gone on with from the middle of a source."""
+    from edgessl.runtimes.sinks.offline import space_of
+    from edgessl.runtimes.sinks.whole import Whole
+
+    if target.write is None:
+        return standard_output()
+    return closing(Whole(target.output, space_of(target.encoder), target.write))
 
 
 def _refuse_same(state: Path, bundle: Path, source: str, written: dict[str, Path | None]) -> None:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from edgessl.bundle import Bundle
 from edgessl.errors import BundleError
 from edgessl.runtimes.encoder import CHUNK, expected
-from edgessl.runtimes.engines import Arrays, open_engine
+from edgessl.runtimes.engines import Arrays, EngineSettings, open_engine
 from edgessl.runtimes.graphs import engine_of_tail, graph_for
 from edgessl.runtimes.patch import with_weights
 
@@ -66,13 +66,22 @@ class Trunk:
         bundle: An opened bundle.
         engine: A key of `ENGINES`.
         precision: Precision of the trunk graph.
-        threads: Threads per run; 0 lets the engine choose.
+        threads: Threads per run, where that is all there is to set; 0 lets the engine choose.
+        settings: What the engine may take of the processor.
 
     Raises:
         BundleError: The manifest does not describe the split.
     """
 
-    def __init__(self, bundle: Bundle, *, engine: str, precision: str, threads: int = 0) -> None:
+    def __init__(
+        self,
+        bundle: Bundle,
+        *,
+        engine: str,
+        precision: str,
+        threads: int = 0,
+        settings: EngineSettings | None = None,
+    ) -> None:
         try:
             split: dict[str, Any] = bundle.manifest["split"]
             self.channels = tuple(int(port["channels"]) for port in split["ports"])
@@ -81,7 +90,8 @@ class Trunk:
         except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise BundleError(f"{bundle.path} does not say how it is split: {error!r}; export it again") from error
         self._bundle = bundle
-        self._engine = open_engine(engine, graph_for(bundle, "trunk", precision, engine), threads=threads)
+        graph = graph_for(bundle, "trunk", precision, engine)
+        self._engine = open_engine(engine, graph, threads=threads, settings=settings)
         self.identity: tuple[Port, ...] = tuple(
             (np.ones(channels, np.float32), np.zeros(channels, np.float32)) for channels in self.channels
         )
@@ -141,16 +151,23 @@ class Tail:
         bundle: An opened bundle.
         engine: A key of `ENGINES`.
         weights: `weight.NAME` -> value, instead of the factory's.
-        threads: Threads per run; 0 lets the engine choose.
+        threads: Threads per run, where that is all there is to set; 0 lets the engine choose.
+        settings: What the engine may take of the processor.
     """
 
     def __init__(
-        self, bundle: Bundle, *, engine: str, weights: Mapping[str, Floats] | None = None, threads: int = 0
+        self,
+        bundle: Bundle,
+        *,
+        engine: str,
+        weights: Mapping[str, Floats] | None = None,
+        threads: int = 0,
+        settings: EngineSettings | None = None,
     ) -> None:
         self._bundle = bundle
         graph = bundle.graph("tail")
         content = with_weights(graph.read_bytes(), weights) if weights else graph
-        self._engine = open_engine(engine_of_tail(engine), content, threads=threads)
+        self._engine = open_engine(engine_of_tail(engine), content, threads=threads, settings=settings)
 
     def run(self, latents: Floats) -> Floats:
         """Unit vectors `(batch, dim)` of latents `(batch, *latent)`."""

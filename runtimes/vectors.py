@@ -6,18 +6,39 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from edgessl.bundle import Bundle
 from edgessl.errors import InputError
 from edgessl.files import write_atomic
-from edgessl.runtimes.encoder import Encoder
+from edgessl.signals import InputSpec
 from edgessl.sources import Skipped, Source
 
 #: frames `(batch, *sample)` -> vectors `(batch, dim)`
 Embed = Callable[[NDArray[Any]], NDArray[np.float32]]
+
+
+class Embedder(Protocol):
+    """What is asked of an encoder, watched or not."""
+
+    bundle: Bundle
+
+    @property
+    def input(self) -> InputSpec: ...  # noqa: D102
+
+    @property
+    def dim(self) -> int: ...  # noqa: D102
+
+    @property
+    def space_id(self) -> str: ...  # noqa: D102
+
+    @property
+    def manifest(self) -> dict[str, Any]: ...  # noqa: D102
+
+    def embed(self, frames: NDArray[Any]) -> NDArray[np.float32]: ...  # noqa: D102
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,16 +50,12 @@ class SourceVectors:
         names: Their names, relative to the source.
         skipped: What could not be read.
         quarantined: Names of samples that hold NaN or infinity: they are neither embedded nor learned from.
-        versions: Number of the encoder's version that each vector came from, `(n,)`; 0 where nothing adapts.
-        stamps: `(n,)` seconds, where the source knows them.
     """
 
     vectors: NDArray[np.float32]
     names: list[str]
     skipped: list[Skipped]
     quarantined: list[str]
-    versions: NDArray[np.int64]
-    stamps: NDArray[np.float64] | None = None
 
     def counts(self) -> dict[str, Any]:
         """How many, and which were left out, as plain values."""
@@ -75,7 +92,6 @@ def vectors_of(
     batch: int = 32,
     strict: bool = False,
     advance: Callable[[int], None] = lambda done: None,
-    versions: Callable[[], NDArray[np.int64]] | None = None,
 ) -> SourceVectors:
     """Embed every sample of a source.
 
@@ -86,7 +102,6 @@ def vectors_of(
         batch: Samples per call of `embed`, at most.
         strict: Make a sample with NaN or infinity an error.
         advance: Called with the number of samples done since the last call.
-        versions: Of the vectors that `embed` gave last, `(batch,)`; without it all are 0.
 
     Raises:
         InputError: The batch is empty, nothing could be read, or `strict` and a sample is not finite.
@@ -94,14 +109,10 @@ def vectors_of(
     if batch < 1:
         raise InputError(f"a batch holds at least 1 sample, not {batch}")
     parts: list[NDArray[np.float32]] = []
-    made_by: list[NDArray[np.int64]] = []
-    times: list[NDArray[np.float64] | None] = []
     names: list[str] = []
     quarantined: list[str] = []
     for found in embedded(source, embed, batch=batch, strict=strict):
         parts.append(found.vectors)
-        times.append(found.stamps)
-        made_by.append(versions() if versions else np.zeros(len(found.names), np.int64))
         names += found.names
         quarantined += found.quarantined
         advance(len(found.names))
@@ -112,8 +123,6 @@ def vectors_of(
         names=names,
         skipped=list(source.skipped),
         quarantined=quarantined,
-        versions=np.concatenate(made_by),
-        stamps=None if times[0] is None else np.concatenate([part for part in times if part is not None]),
     )
 
 
@@ -155,7 +164,7 @@ def nothing_read(source: Source) -> InputError:
     return InputError(f"{source.name}: none of {len(source)} samples could be read{_first(source.skipped)}")
 
 
-def quarantining(encoder: Encoder) -> Embed:
+def quarantining(encoder: Embedder) -> Embed:
     """`encoder.embed`, but with NaN for samples that hold NaN or infinity, where `embed` refuses the batch."""
 
     def embed(frames: NDArray[Any]) -> NDArray[np.float32]:

@@ -54,7 +54,7 @@ class Adaptation:
     """The levels and their guard.
 
     Args:
-        encoder: Gives the bundle, the engine, the precision and the threads.
+        encoder: Gives the bundle, the engine, the precision and the settings.
         level: A name of `LEVELS`.
         seed: Of a new state.
         config: Everything else.
@@ -88,7 +88,7 @@ class Adaptation:
         self._replay: Replay | None = None
         self._unread = State()  # the tail of a state that was opened at a lower level; goes back to disk as it came
         self._served = Served()
-        options: dict[str, Any] = {"engine": encoder.engine, "threads": encoder.threads}
+        options: dict[str, Any] = {"engine": encoder.engine, "settings": encoder.settings}
         with ExitStack() as undo:
             precision = trunk_beside(encoder.bundle, encoder.precision, encoder.engine)
             self.trunk = undo.enter_context(Trunk(encoder.bundle, precision=precision, **options))

@@ -37,7 +37,7 @@ class Learner:
     """An encoder that adapts; use it in a `with`, or close it. Closing twice is allowed.
 
     Args:
-        encoder: Gives the bundle, the engine, the precision and the threads; it may be closed meanwhile.
+        encoder: Gives the bundle, the engine, the precision and the settings; it may be closed meanwhile.
         folder: Keeps what was learned.
         level: A name of `LEVELS`, or `auto`.
         seed: Of a new state.
@@ -88,7 +88,7 @@ class Learner:
                 encoder, level=self.level, seed=seed, config=config, say=self._say, may_step=may_step
             )
             undo.callback(self._learned.close)
-            own = Encoder(bundle, engine=encoder.engine, precision=encoder.precision, threads=encoder.threads)
+            own = Encoder(bundle, engine=encoder.engine, precision=encoder.precision, settings=encoder.settings)
             self._encoder = undo.enter_context(own)  # the caller may close the other
             self._serving = undo.enter_context(Serving(self._encoder))
             self._store = Store(

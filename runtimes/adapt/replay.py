@@ -22,7 +22,7 @@ class Replay:
     """The tail's memory, its training, and the tail that serves while the world is shifted.
 
     Args:
-        encoder: Gives the bundle, the engine and the threads.
+        encoder: Gives the bundle, the engine and its settings.
         source: Tensors of the bundle's `source` file.
         trunk: Makes latents; belongs to the caller.
         tail, memory, views: Configurations.
@@ -57,7 +57,7 @@ class Replay:
             source,
             channel_axis=trunk.channel_axis,
             engine=encoder.engine,
-            threads=encoder.threads,
+            settings=encoder.settings,
             config=tail,
         )
         with ExitStack() as undo:

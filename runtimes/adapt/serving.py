@@ -56,7 +56,7 @@ class Serving:
     frame to its last.
 
     Args:
-        encoder: Gives the bundle, the engine, the precision and the threads. It must stay open, and is not closed here.
+        encoder: Gives the bundle, the engine, the precision and the settings. It must stay open, and is not closed here.
     """
 
     def __init__(self, encoder: Encoder) -> None:
@@ -138,7 +138,7 @@ class Serving:
                 "split",
                 "a trained tail is a graph of its own",
                 self._split(
-                    ports, Tail(encoder.bundle, engine=encoder.engine, threads=encoder.threads, weights=served.tail)
+                    ports, Tail(encoder.bundle, engine=encoder.engine, settings=encoder.settings, weights=served.tail)
                 ),
             )
         if ports is None:
@@ -153,7 +153,7 @@ class Serving:
             encoder.bundle,
             engine=encoder.engine,
             precision=encoder.precision,
-            threads=encoder.threads,
+            settings=encoder.settings,
             constants=constants,
         )
         return "folded", "every port stands right behind a convolution, which takes it in", folded.embed
@@ -173,10 +173,10 @@ class Serving:
         """Trunk, which takes any ports, and the factory's tail: all versions share them."""
         with self._lock:
             if self._halves is None:
-                bundle, engine, threads = self._encoder.bundle, self._encoder.engine, self._encoder.threads
+                bundle, engine, settings = self._encoder.bundle, self._encoder.engine, self._encoder.settings
                 precision = trunk_beside(bundle, self._encoder.precision, engine)
-                trunk = Trunk(bundle, engine=engine, precision=precision, threads=threads)
-                self._halves = trunk, Tail(bundle, engine=engine, threads=threads)
+                trunk = Trunk(bundle, engine=engine, precision=precision, settings=settings)
+                self._halves = trunk, Tail(bundle, engine=engine, settings=settings)
             return self._halves
 
 

@@ -12,7 +12,7 @@ from edgessl.bundle import Bundle
 from edgessl.errors import BundleError
 from edgessl.runtimes.adapt.memory import Memory
 from edgessl.runtimes.adapt.state import State
-from edgessl.runtimes.engines import open_engine
+from edgessl.runtimes.engines import EngineSettings, open_engine
 from edgessl.runtimes.graphs import engine_of_tail
 from edgessl.runtimes.split import Tail
 
@@ -61,7 +61,7 @@ class TailTraining:
         source: Tensors of the bundle's `source` file.
         channel_axis: Of the latent's channels in a batch.
         engine: A key of `ENGINES`.
-        threads: Threads per run; 0 lets the engine choose.
+        settings: What the engine may take of the processor.
         config: How the tail is trained.
 
     Raises:
@@ -76,10 +76,10 @@ class TailTraining:
         *,
         channel_axis: int,
         engine: str,
-        threads: int,
+        settings: EngineSettings,
         config: TailConfig,
     ) -> None:
-        self._bundle, self._engine_name, self._threads, self._config = bundle, engine, threads, config
+        self._bundle, self._engine_name, self._settings, self._config = bundle, engine, settings, config
         self._factory: Weights = {name: value.astype(np.float32) for name, value in bundle.tensors("weights").items()}
         try:
             facts: dict[str, Any] = bundle.manifest["step"]
@@ -92,7 +92,7 @@ class TailTraining:
             self.anchor_vectors: Floats = source["anchor.vectors"]
         except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise BundleError(f"{bundle.path} does not describe its step: {error!r}; export it again") from error
-        self._step = open_engine(engine_of_tail(engine), bundle.graph("step"), threads=threads)
+        self._step = open_engine(engine_of_tail(engine), bundle.graph("step"), settings=settings)
         self.reset()
 
     def reset(self) -> None:
@@ -146,7 +146,7 @@ class TailTraining:
 
     def open(self, weights: Weights | None = None) -> Tail:
         """The tail with these weights, or the factory's; the caller closes it."""
-        return Tail(self._bundle, engine=self._engine_name, weights=weights, threads=self._threads)
+        return Tail(self._bundle, engine=self._engine_name, weights=weights, settings=self._settings)
 
     def accept(self) -> None:
         """Let the average serve."""

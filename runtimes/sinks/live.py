@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 
 import numpy as np
+from numpy.typing import NDArray
 
 from edgessl.runtimes.sinks.base import Sink
 from edgessl.runtimes.vectors import Embed
@@ -23,6 +24,7 @@ def embed_live(
     seconds: float | None = None,
     count: int | None = None,
     session: int = 0,
+    versions: Callable[[], NDArray[np.int64]] | None = None,
     clock_s: Callable[[], float] = time.monotonic,
 ) -> float:
     """Embed frames as they come, and give each to the sink with its age when its vector was there, `age_ms`.
@@ -35,6 +37,7 @@ def embed_live(
         seconds: End after so long.
         count: End after so many frames.
         session: How often the sink was gone on with. The numbers of a stream start again then, so its names get `@SESSION`.
+        versions: Of the vectors that `embed` gave last; without it they are not told.
         clock_s: Never going back.
 
     Returns:
@@ -53,7 +56,7 @@ def embed_live(
         vectors = embed(frame.frame[None])
         age_ms = round(1000 * (clock_s() - taken), 3)
         name = f"{frame.name}@{session}" if session else frame.name
-        facts = {"age_ms": [age_ms], "done": session}
+        facts = {"age_ms": [age_ms], "done": session} | ({"version": versions().tolist()} if versions else {})
         sink.write([name], np.asarray([frame.stamp_s], np.float64), vectors, facts)
         given, oldest_ms = given + 1, max(oldest_ms, age_ms)
     return oldest_ms

@@ -7,17 +7,20 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 import edgessl
 from edgessl.bundle import MANIFEST
 from edgessl.files import sha256_of
 from edgessl.runtimes.encoder import Encoder
 from edgessl.runtimes.engines import ENGINES
-from edgessl.runtimes.sinks.base import InMemory, Rows, Sink, Space
-from edgessl.runtimes.vectors import Embed, SourceVectors, embedded
+from edgessl.runtimes.sinks.base import Sink, Space
+from edgessl.runtimes.vectors import Embed, Embedder, embedded
 from edgessl.sources import Source
 
 
-def space_of(encoder: Encoder) -> Space:
+def space_of(encoder: Embedder) -> Space:
     """The space of an encoder's vectors."""
     return Space(space_id=encoder.space_id, revision=int(encoder.manifest.get("space_revision", 0)), dim=encoder.dim)
 
@@ -27,14 +30,20 @@ def source_key(source: Source, *, batch: int, strict: bool) -> dict[str, Any]:
     return {"samples": len(source), "source": source.digest(), "batch": batch, "strict": strict}
 
 
-def encoder_key(encoder: Encoder) -> dict[str, Any]:
-    """The part of a key that tells of the encoder: with another one a vector could differ in a bit."""
-    package = ENGINES[encoder.engine][2]
+def bundle_key(encoder: Embedder) -> dict[str, Any]:
+    """The part of a key that tells of the bundle: whatever runs it, its vectors are of one space."""
     return {
         "edgessl": edgessl.__version__,
         "bundle": sha256_of(encoder.bundle.path / MANIFEST),
         "space_id": encoder.space_id,
         "space_revision": int(encoder.manifest.get("space_revision", 0)),
+    }
+
+
+def encoder_key(encoder: Encoder) -> dict[str, Any]:
+    """`bundle_key`, and what runs it: with something else a vector could differ in a bit."""
+    package = ENGINES[encoder.engine][2]
+    return bundle_key(encoder) | {
         "precision": encoder.precision,
         "engine": encoder.engine,
         "engine_version": str(getattr(sys.modules.get(package), "__version__", "")),
@@ -51,6 +60,7 @@ def embed_source(
     start: int = 0,
     strict: bool = False,
     advance: Callable[[int], None] = lambda done: None,
+    versions: Callable[[], NDArray[np.int64]] | None = None,
 ) -> None:
     """Embed every sample from `start` on, and give each batch to the sink with where the source stands behind it.
 
@@ -62,6 +72,7 @@ def embed_source(
         start: Place in the source's names: `done` of the last batch that the sink has.
         strict: Make a sample that holds NaN or infinity an error.
         advance: Called with the number of samples done since the last call.
+        versions: Of the vectors that `embed` gave last; without it they are not told.
 
     Raises:
         InputError: The batch is empty, or `strict` and a sample cannot be used; or the sink is full.
@@ -71,10 +82,6 @@ def embed_source(
         skipped = source.skipped
         new = [[one.name, one.reason] for one in skipped[told:]]
         told = len(skipped)
-        sink.write(found.names, found.stamps, found.vectors, {"done": found.done, "skipped": new})
+        facts = {"done": found.done, "skipped": new} | ({"version": versions().tolist()} if versions else {})
+        sink.write(found.names, found.stamps, found.vectors, facts)
         advance(len(found.names))
-
-
-def held_of(found: SourceVectors, space: Space) -> InMemory:
-    """What came of a whole source, to be written."""
-    return InMemory(space, Rows(found.names, found.stamps, found.vectors, {"version": found.versions.tolist()}))

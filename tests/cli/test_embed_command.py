@@ -16,7 +16,6 @@ import pytest
 import edgessl as library
 from edgessl.files import hold_folder
 from edgessl.runtimes.encoder import Encoder
-from edgessl.sources.livebase import LiveFrame
 
 FORMS = [".npz", ".parquet", ".jsonl", ".index"]
 
@@ -149,39 +148,6 @@ def test_a_count_is_for_live_streams(edgessl: Any, bundle: Path, frames_folder: 
     done = edgessl("embed", bundle, frames_folder, "-o", tmp_path / "v.npz", "--count", 3)
     assert done.code == 1
     assert "leave them out" in done.talk
-
-
-class Camera:
-    """Gives frames until it is asked for more than it has; then a signal comes."""
-
-    def __init__(self, spec: Any, count: int, then: int) -> None:
-        self.name, self.spec = "camera:0", spec
-        self._left, self._then, self.ended = count, then, False
-
-    def read(self, timeout_s: float) -> LiveFrame | None:
-        if not self._left:
-            os.kill(os.getpid(), self._then)
-            return None
-        self._left -= 1
-        return LiveFrame(f"camera:0#{self._left:06d}", 1.7e9, 0.01, np.full(self.spec.shape, self._left, np.uint8))
-
-    def counts(self) -> dict[str, int]:
-        return {"given": 3, "dropped": 4, "stale": 1, "damaged": 0, "reconnects": 2}
-
-    def __enter__(self) -> Camera:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.ended = True
-
-
-@pytest.fixture
-def camera(monkeypatch: pytest.MonkeyPatch, bundle: Path) -> None:
-    def opened(data: str, *, spec: Any, tell: Any) -> Camera:
-        tell({"event": "disconnected", "source": data, "retry_s": 0.5})
-        return Camera(spec, 3, signal.SIGTERM)
-
-    monkeypatch.setattr("edgessl.sources.open_live", opened)
 
 
 @pytest.mark.usefixtures("camera")
