@@ -17,7 +17,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
-from importlib import import_module
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -32,6 +31,7 @@ from edgessl.runtimes.encoder import CHUNK, Encoder, encoder_of, refuse_rows
 from edgessl.runtimes.engines import FAKE, EngineSettings
 from edgessl.runtimes.engines.choice import automatic
 from edgessl.runtimes.graphs import takes_plans
+from edgessl.runtimes.verify import BOUNDS
 from edgessl.runtimes.worker import HangError, Worker
 from edgessl.signals import InputSpec
 
@@ -275,8 +275,7 @@ class Watched:
 
     def _prove(self, worker: Worker, chosen: tuple[str, str]) -> None:
         """Golden samples give the golden vectors, or it is an `EngineError`."""
-        # By name, because `runtimes.verify` stands above this file.
-        bound = import_module("edgessl.runtimes.verify").BOUNDS[chosen[1]]
+        bound = BOUNDS[chosen[1]]
         golden = self.bundle.tensors("golden", "samples", "vectors")
         got = worker.ask(golden["samples"][:_GOLDEN], OPENING_S)
         similar = cosines(golden["vectors"][:_GOLDEN].astype(np.float32), got)
