@@ -8,9 +8,7 @@ from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import numpy as np
 import typer
-from numpy.typing import NDArray
 
 from edgessl.cli.options import (
     BundlePath,
@@ -46,6 +44,9 @@ from edgessl.errors import InputError, UnknownNameError
 from edgessl.files import refuse_existing
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from edgessl.runtimes.adapt.learner import Learner
     from edgessl.runtimes.sinks import Sink
     from edgessl.runtimes.sinks.stop import Stop
@@ -147,7 +148,7 @@ def adapt(
         if plot is not None:
             write_plot(plot, history_of(events), title=f"{bundle.resolve().name}, {state.resolve().name}")
         written = {"output": str(output), "state": str(state), "plot": str(plot) if plot else None}
-        facts = written | encoder.info() | found | {"events": events}
+        facts = written | encoder.info(fused=as_json) | found | {"events": events}
     kinds = Counter(str(event["kind"]) for event in events)
     told = ", ".join(f"{number} {kind}" for kind, number in kinds.items()) or "none"
     text = f"{facts['samples']} vectors of {encoder.dim} in space {encoder.space_id} -> {output}; events: {told}"

@@ -95,7 +95,7 @@ def embed(
                 found = embed_stream(
                     target, source, quarantining(watched), stop, key={}, seconds=seconds, count=count
                 ) | {"health": watched.health()}
-                facts |= watched.info() if as_json else {}
+                facts |= watched.info(fused=True) if as_json else {}
         else:
             with open_encoder(bundle, engine=engine, precision=precision, settings=settings) as encoder:
                 if encoder.chosen:
@@ -105,7 +105,7 @@ def embed(
                 )
                 target = Target(encoder, output, write, overwrite)
                 found = _offline(target, encoder, samples, stop, batch=batch, strict=strict)
-                facts |= encoder.info() if as_json else {}
+                facts |= encoder.info(fused=True) if as_json else {}
         facts |= {"dim": target.encoder.dim, "space_id": target.encoder.space_id} | found
     text = f"{facts['samples']} vectors of {facts['dim']} in space {facts['space_id']} -> {output}"
     target.tell(facts, text, as_json=as_json)

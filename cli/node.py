@@ -120,13 +120,14 @@ def zenoh(
     """
     from edgessl.runtimes.robot.feed import feed
     from edgessl.runtimes.robot.opening import part
+    from edgessl.sources import is_live
 
     robot = part("zenoh", package="zenoh")
     parameters = parameters_from(given, from_environment(os.environ))
     with robot.Publisher(key, connect=connect, listen=listen, multicast=multicast) as publisher:
         service, notifier = _opened(parameters)
         with service, feed(source, service.input, parameters.max_age) as frames:
-            status = robot.run(service, frames, publisher, notifier)
+            status = robot.run(service, frames, publisher, notifier, recorded=not is_live(source))
     _tell(status, as_json=as_json)
 
 

@@ -11,15 +11,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import numpy as np
 import typer
-from numpy.typing import NDArray
 
 from edgessl.cli.output import result, talk, talk_quarantined, talk_skipped
 from edgessl.errors import EdgeSSLError, InputError, Interrupted, OutputExistsError
 from edgessl.files import refuse_existing
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from edgessl.runtimes.sinks import Sink, Writer
     from edgessl.runtimes.sinks.stop import Stop
     from edgessl.runtimes.vectors import Embed, Embedder

@@ -200,7 +200,7 @@ def calls_per_turn(once_s: float, budget_s: float) -> int:
 
 
 def _info(each: _Open) -> dict[str, Any]:
-    info = each.encoder.info()
+    info = each.encoder.info(fused=True)
     return {key: value for key, value in info.items() if key not in ("bundle", "space_id", "dim")}
 
 

@@ -185,22 +185,24 @@ class Encoder:
             raise
         return beside
 
-    def info(self) -> dict[str, Any]:
+    def info(self, *, fused: bool = False) -> dict[str, Any]:
         """What really runs, and what it is.
 
+        Args:
+            fused: Count how many products the engine made of an int8 graph; takes onnxruntime a second opening of the graph.
+
         Returns:
-            `precision` is that of the graph, `floats` what its float operators compute in, and `fused` how many products the
-            engine made of an int8 graph, by what they compute in (counted once, which takes onnxruntime as long as opening the
-            graph). `chosen` says why it is this engine, where `auto` was asked for.
+            `precision` is that of the graph, `floats` what its float operators compute in, and `fused`, where it was asked
+            for, the products by what they compute in. `chosen` says why it is this engine, where `auto` was asked for.
         """
         facts: dict[str, Any] = {"bundle": str(self.bundle.path), "space_id": self.space_id, "dim": self.dim}
         if not self._closed:
             engine = self._graph.info()
             facts |= {**engine, "floats": engine["precision"]}
-            if self._fused is None and self.precision == "int8":
+            if fused and self._fused is None and self.precision == "int8":
                 self._fused = self._graph.fused()
         facts["precision"] = self.precision
-        facts |= {"fused": self._fused} if self._fused else {}
+        facts |= {"fused": self._fused} if fused and self._fused else {}
         return facts | ({"chosen": self.chosen} if self.chosen else {})
 
     def close(self) -> None:

@@ -184,9 +184,9 @@ class Watched:
             "hanging": sum(worker.alive for worker in self._hanging),
         }
 
-    def info(self) -> dict[str, Any]:
+    def info(self, *, fused: bool = False) -> dict[str, Any]:
         """What really runs; see `Encoder.info`."""
-        return self._encoder.info() | {"timeout_s": self._timeout_s}
+        return self._encoder.info(fused=fused) | {"timeout_s": self._timeout_s}
 
     def close(self) -> None:
         """Give the engine's memory back; waits for one that is busy as long as a run may take."""

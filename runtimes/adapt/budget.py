@@ -22,6 +22,7 @@ from edgessl.runtimes.sensors import battery_percent, hottest_c
 UNAVAILABLE = "unavailable"
 HOT, LOW, PRESSED = "too hot", "battery low", "under pressure"
 
+_HELD = "held"  # from outside
 _MINUTE_S = 60.0
 _FORGET = 0.8  # share of the estimated cost of a frame that stays when a new one was measured; ours
 
@@ -106,6 +107,13 @@ class Budget:
         with self._lock:
             return ", ".join(self._pauses.values())
 
+    def hold(self, reason: str) -> None:
+        """Let nothing be learned, for a reason that somebody else sees; an empty one lets go."""
+        with self._lock:
+            self._pauses.pop(_HELD, None)
+            if reason:
+                self._pauses[_HELD] = reason
+
     def grant(self, frames: int) -> int:
         """How many of so many embedded frames may be learned from; every one must come back by `settle` or `refund`."""
         limit = self.config.ms_per_frame
@@ -137,6 +145,8 @@ class Budget:
         limit = self.config.steps_per_minute
         now = self._clock()
         with self._lock:
+            if self._pauses:
+                return False
             while self._steps and now - self._steps[0] >= _MINUTE_S:
                 self._steps.popleft()
             if limit is not None and len(self._steps) >= limit:

@@ -10,10 +10,10 @@ from typing import Any
 from edgessl.runtimes.robot.rounds import POLL_S
 from edgessl.runtimes.robot.seams import Frame
 from edgessl.signals import InputSpec
-from edgessl.sources import is_live, open_live, open_source
+from edgessl.sources import Source, is_live, open_live, open_source
 from edgessl.sources.livebase import Live
 
-Named = tuple[str, float | None, Frame]  # name, seconds since 1970, pixels
+Named = tuple[str, float | None, Frame]  # name, seconds since 1970 (of a video: since its start), pixels
 
 _LOG = logging.getLogger("edgessl.node")
 
@@ -31,9 +31,7 @@ def feed(data: str, spec: InputSpec, max_age_s: float) -> Iterator[Iterator[Name
         InputError: There is no such source.
     """
     if not is_live(data):
-        yield (
-            (batch.names[0], None, batch.frames[0]) for batch in open_source(data, spec=spec, labelled=False).batches(1)
-        )
+        yield _offline(open_source(data, spec=spec, labelled=False))
         return
     with open_live(data, spec=spec, max_age_s=max_age_s or None, tell=_log) as live:
         yield _frames(live)
@@ -43,6 +41,14 @@ def _frames(live: Live) -> Iterator[Named | None]:
     while not live.ended:
         given = live.read(POLL_S)
         yield None if given is None else (given.name, given.stamp_s, given.frame)
+
+
+def _offline(source: Source) -> Iterator[Named | None]:
+    stamps = getattr(source, "stamps", None)
+    for place in range(len(source)):
+        indices, frames = source.read([place])
+        for index, frame in zip(indices, frames, strict=True):
+            yield source.names[index], None if stamps is None else float(stamps[index]), frame
 
 
 def _log(facts: dict[str, Any]) -> None:

@@ -18,8 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgessl.errors import EdgeSSLError
+from edgessl.runtimes.adapt.budget import Budget
 from edgessl.runtimes.adapt.drift import DriftConfig
-from edgessl.runtimes.robot.shedding import HeldBudget
 from edgessl.runtimes.worker import HangError
 
 HELD = "the board is hot or short of memory"
@@ -58,12 +58,12 @@ class Learning:
 
     def __init__(
         self,
-        open_live: Callable[[HeldBudget], Live],
+        open_live: Callable[[Budget], Live],
         *,
         level: str = "auto",
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.budget = HeldBudget()
+        self.budget = Budget()
         self.level = level
         self._open_live, self._clock = open_live, clock
         self._lock = Lock()  # of what opens and closes it; `embed` takes none
@@ -122,7 +122,7 @@ class Learning:
 
     def look(self, *, held: bool) -> None:
         """Hold back or let go, log what happened, and open again what is broken or missing when it is time to."""
-        self.budget.held = HELD if held else ""
+        self.budget.hold(HELD if held else "")
         with self._lock:
             self._log_events()
             if self._live is not None and self._failed >= _FAILURES:

@@ -14,6 +14,7 @@ from typing import Any, cast
 import numpy as np
 
 from edgessl.errors import InputError, MissingExtraError
+from edgessl.runtimes.adapt.budget import Budget
 from edgessl.runtimes.adapt.config import choose_level
 from edgessl.runtimes.encoder import Encoder, open_encoder
 from edgessl.runtimes.engines.base import LOW_POWER, EngineSettings
@@ -23,7 +24,6 @@ from edgessl.runtimes.robot.learning import Learning
 from edgessl.runtimes.robot.parameters import Parameters
 from edgessl.runtimes.robot.seams import Observer
 from edgessl.runtimes.robot.service import Service
-from edgessl.runtimes.robot.shedding import HeldBudget
 from edgessl.runtimes.sensors import hottest_c
 from edgessl.runtimes.watchdog import open_watched
 
@@ -55,9 +55,8 @@ def open_service(parameters: Parameters, *, wall: Callable[[], float] = time.tim
         )
         if encoder.input.kind != "image":
             raise InputError(f"a node takes frames of a camera; {parameters.bundle} takes {encoder.input.kind}")
-        # The first run is slow, and so is what is counted once of the engine: no camera should wait for them.
+        # The first run is slow: no camera should wait for it.
         encoder.embed(np.zeros((1, *encoder.input.shape), np.uint8))
-        encoder.info()
         observers: list[Observer] = []
         for observer in _observers(parameters, encoder.dim):
             undo.callback(observer.close)
@@ -104,8 +103,8 @@ def _log(event: dict[str, Any]) -> None:
     _LOG.error("engine", extra={"facts": event})
 
 
-def _live(parameters: Parameters, state: Path) -> Callable[[HeldBudget], Adapting]:
-    def opened(budget: HeldBudget) -> Adapting:
+def _live(parameters: Parameters, state: Path) -> Callable[[Budget], Adapting]:
+    def opened(budget: Budget) -> Adapting:
         # Its sessions are its own: the watchdog closes and replaces the other ones as it must.
         encoder = open_encoder(
             parameters.bundle,

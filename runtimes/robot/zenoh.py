@@ -103,7 +103,12 @@ class Publisher:
 
 
 def run(
-    service: Service, frames: Iterable[tuple[str, float | None, Frame] | None], publisher: Publisher, notifier: Notifier
+    service: Service,
+    frames: Iterable[tuple[str, float | None, Frame] | None],
+    publisher: Publisher,
+    notifier: Notifier,
+    *,
+    recorded: bool = False,
 ) -> Status:
     """Answer frames until there are no more, or a signal ends it; the last status.
 
@@ -112,12 +117,13 @@ def run(
         frames: Name, stamp and pixels; `None` where there is none yet, so that the status goes on.
         publisher: Told of every answer; stays open.
         notifier: Of systemd.
+        recorded: The stamps are of long ago, or of no clock: they are published, and no frame has an age.
     """
     with Rounds(service, publisher.status, notifier=notifier) as rounds:
         for given in frames:
             if given is not None:
                 name, stamp_s, frame = given
-                publisher.answer(service.embed(frame, stamp_s), name=name, stamp_s=stamp_s)
+                publisher.answer(service.embed(frame, None if recorded else stamp_s), name=name, stamp_s=stamp_s)
             rounds.turn()
             if rounds.stopping:
                 break

@@ -65,7 +65,8 @@ class Sink(Protocol):
 
         Args:
             names: One per row.
-            stamps: `(n,)` seconds since 1970, NaN where one is not known; None where none is.
+            stamps: `(n,)` seconds since 1970, or since the start of a video or a simulation; NaN where one is not known, None
+                where none is.
             vectors: `(n, dim)`; NaN for a quarantined sample.
             facts: Plain values: those of `COLUMNS` hold one per row, `done` and `skipped` say where the source stands.
                 A sink keeps what it has a place for.

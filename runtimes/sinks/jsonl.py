@@ -1,7 +1,7 @@
 """Vectors as JSON lines: in a file, or on standard output as they come.
 
-One object a line: `name`, `stamp` (seconds since 1970, null where it is not known), `age_ms` and `version` where they were told,
-and `vector`, the shortest numbers that give the same float32 (null for a quarantined sample).
+One object a line: `name`, `stamp` (seconds as the source counts them, null where it is not known), `age_ms` and `version` where
+they were told, and `vector`, the shortest numbers that give the same float32 (null for a quarantined sample).
 """
 
 from __future__ import annotations

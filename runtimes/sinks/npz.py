@@ -1,8 +1,8 @@
 """Vectors in an `.npz` file, written and read a part at a time.
 
 `vectors` `(n, dim)` float32, `names` `(n,)`, `version` `(n,)` int64: of the encoder, as it adapted; `stamp` `(n,)` float64 in
-seconds since 1970, where any is known; `space_id` `()` and `space_revision` `()` int64: of the bundle. The names are an array of
-unicode strings, so that `np.load` reads them without `allow_pickle`.
+seconds as the source counts them, where any is known; `space_id` `()` and `space_revision` `()` int64: of the bundle. The names
+are an array of unicode strings, so that `np.load` reads them without `allow_pickle`.
 """
 
 from __future__ import annotations

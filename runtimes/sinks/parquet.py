@@ -1,4 +1,7 @@
-"""Vectors in a Parquet file: `name`, `stamp` (UTC, nanoseconds, null where it is not known), `version` and `vector`.
+"""Vectors in a Parquet file: `name`, `stamp`, `seconds`, `version` and `vector`.
+
+`seconds` is what the source says of a sample, null where it says nothing. `stamp` is the same as a time (UTC, nanoseconds), and
+null where the seconds count from something else than 1970: a video has only its own start, a simulated robot its own clock.
 
 The file's metadata say `space_id`, `space_revision` and `dim`.
 """
@@ -16,6 +19,7 @@ from edgessl.errors import InputError, MissingExtraError
 from edgessl.runtimes.sinks.base import Held, Rows, Space
 
 _ROWS = 1024  # in a row group, which is in memory; not what the parts hold, so that equal vectors give equal files
+_TIMES_FROM_S = 365 * 86400.0  # no video lasts a year, and no recording is from 1970
 
 
 def write_parquet(path: Path, held: Held) -> None:
@@ -31,6 +35,7 @@ def write_parquet(path: Path, held: Held) -> None:
         [
             ("name", arrow.string()),
             ("stamp", arrow.timestamp("ns", tz="UTC")),
+            ("seconds", arrow.float64()),
             ("version", arrow.int64()),
             ("vector", arrow.list_(arrow.float32(), space.dim)),
         ],
@@ -91,7 +96,8 @@ class ParquetVectors:
 
 def _batch(rows: Rows, schema: Any, arrow: Any) -> Any:
     times = rows.times()
-    known = np.isfinite(times)
+    seconds = arrow.array(times, mask=~np.isfinite(times))
+    known = np.isfinite(times) & (times >= _TIMES_FROM_S)
     times = np.where(known, times, 0)
     whole = np.floor(times)  # apart: a float64 of nanoseconds since 1970 is 256 of them coarse
     nanoseconds = whole.astype(np.int64) * 10**9 + np.rint((times - whole) * 1e9).astype(np.int64)
@@ -99,6 +105,7 @@ def _batch(rows: Rows, schema: Any, arrow: Any) -> Any:
     arrays = [
         arrow.array(rows.names, arrow.string()),
         arrow.array(nanoseconds, mask=~known).cast(schema.field("stamp").type),
+        seconds,
         arrow.array(rows.versions()),
         vectors,
     ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ import edgessl
 from edgessl.bundle import Bundle, signed
 from edgessl.errors import EngineError, InputError, MissingExtraError, UnknownNameError
 from edgessl.runtimes.encoder import refuse_rows
-from edgessl.runtimes.engines import ENGINES, LOW_POWER
+from edgessl.runtimes.engines import ENGINES, LOW_POWER, EngineSettings, open_engine
 from edgessl.runtimes.split import Tail, Trunk
 
 
@@ -165,9 +166,29 @@ def test_settings_reach_the_engine_and_threads_are_short_for_them(tiny):
 
 def test_info_of_an_int8_graph_says_what_became_of_it(engine_name, tiny):
     with edgessl.open(tiny, engine=engine_name, precision="int8") as encoder:
-        facts = encoder.info()
+        assert "fused" not in encoder.info(), "it costs a second opening of the graph"
+        facts = encoder.info(fused=True)
         assert (facts["precision"], facts["floats"]) == ("int8", "fp32")
         assert set(facts["fused"]) == {"int8", "float", "unfused_dequantize"}
     with edgessl.open(tiny, engine=engine_name, precision="fp32") as encoder:
-        assert "fused" not in encoder.info()
+        assert "fused" not in encoder.info(fused=True)
     assert encoder.info()["precision"] == "fp32", "closed"
+
+
+def test_settings_reach_every_graph_of_an_encoder_that_adapts(tiny, tmp_path, monkeypatch, scenes):
+    asked = []
+
+    def opening(*words, settings=None, threads=0, **more):
+        asked.append((settings, threads))
+        return open_engine(*words, settings=settings, threads=threads, **more)
+
+    for module in ("encoder", "split", "adapt.tail"):
+        monkeypatch.setattr(f"edgessl.runtimes.{module}.open_engine", opening)
+    settings = EngineSettings(threads=2, spin=True)
+    with edgessl.open(tiny, settings=settings, engine="onnxruntime") as encoder:
+        with encoder.learner(tmp_path / "state", level="tail") as learner:
+            learner.observe(scenes(2, 0))
+        with encoder.adapting(tmp_path / "other", level="tail") as beside:
+            beside.embed(scenes(2, 0))
+    assert len(asked) > 6
+    assert {(replace(given, cache=False), threads) for given, threads in asked} == {(settings, 0)}

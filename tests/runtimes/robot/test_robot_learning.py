@@ -18,12 +18,12 @@ import edgessl
 from edgessl.errors import EngineError, StateError
 from edgessl.manifest import signed
 from edgessl.runtimes.adapt.beside import Beside
+from edgessl.runtimes.adapt.budget import Budget
 from edgessl.runtimes.adapt.snapshots import list_snapshots
 from edgessl.runtimes.robot.adapting import Adapting
 from edgessl.runtimes.robot.learning import Learning
 from edgessl.runtimes.robot.opening import open_service
 from edgessl.runtimes.robot.parameters import Parameters
-from edgessl.runtimes.robot.shedding import HeldBudget
 
 BATCH = np.zeros((1, 4, 6, 3), np.uint8)
 
@@ -254,19 +254,19 @@ def test_closing_waits_for_a_run_that_is_under_way(tiny) -> None:
 
 
 def test_a_held_budget_grants_nothing_says_why_and_lets_go() -> None:
-    budget = HeldBudget()
+    budget = Budget()
     assert budget.grant(1) == 1
-    budget.held = "the board is hot"
+    budget.hold("the board is hot")
     assert (budget.grant(5), budget.take_step()) == (0, False)
     assert budget.paused == budget.info()["paused"] == "the board is hot"
-    budget.held = ""
+    budget.hold("")
     assert budget.take_step()
     assert budget.paused == ""
 
 
 def test_a_held_budget_stops_the_real_learner(tiny, tmp_path, scenes) -> None:
-    budget = HeldBudget()
-    budget.held = "the board is hot"
+    budget = Budget()
+    budget.hold("the board is hot")
     with edgessl.open(tiny) as encoder:
         live: Beside = encoder.adapting(tmp_path / "state", budget=budget)
         live.embed(scenes(40, seed=2))

@@ -206,10 +206,10 @@ def test_under_pressure_adaptation_goes_first_then_every_second_frame_never_embe
     learning = Learning(lambda budget: pupil)
     service = Service(hand_encoder, learning, pressure=board, wall=clock, clock=clock)
     service.look()
-    assert not learning.budget.held
+    assert not learning.budget.paused
     board.shed = Shed.ADAPTATION
     service.look()
-    assert learning.budget.held
+    assert learning.budget.paused
     assert heard.records[-1].facts == {"before": "nothing", "now": "adaptation", "why": "cpu 91.0 C"}
     assert [service.embed(picture).outcome for _ in range(4)] == ["embedded"] * 4
     board.shed = Shed.RATE
@@ -222,7 +222,7 @@ def test_under_pressure_adaptation_goes_first_then_every_second_frame_never_embe
     assert seen.count("embedded") == 3
     board.shed = Shed.NONE
     service.look()
-    assert not learning.budget.held
+    assert not learning.budget.paused
     assert service.embed(picture).outcome == "embedded"
 
 

@@ -15,6 +15,7 @@ from edgessl.runtimes.robot.feed import feed
 from edgessl.runtimes.robot.service import Service
 from edgessl.runtimes.robot.systemd import Notifier
 from edgessl.signals import image_spec
+from edgessl.sources.arrays import ArraySource
 
 zenoh = pytest.importorskip("zenoh", reason="pip install 'edgessl[zenoh]'")
 robot = pytest.importorskip("edgessl.runtimes.robot.zenoh", reason="pip install 'edgessl[zenoh]'")
@@ -168,3 +169,17 @@ def test_any_source_feeds_a_node(frames_folder) -> None:
     assert len(found) == 39
     assert {frame.shape for _, _, frame in found} == {(32, 40, 3)}
     assert all(stamp_s is None for _, stamp_s, _ in found)
+
+
+def test_stamps_of_a_recording_are_published_and_make_no_frame_too_old(monkeypatch, hand_encoder, picture) -> None:
+    recording = ArraySource("run", np.stack([picture] * 2), image_spec(*picture.shape[:2]), ["run#0", "run#1"])
+    recording.stamps = np.array([0.0, 0.04])
+    monkeypatch.setattr("edgessl.runtimes.robot.feed.open_source", lambda data, **more: recording)
+    told = []
+    publisher = SimpleNamespace(
+        status=lambda status: None,
+        answer=lambda answer, *, name, stamp_s: told.append((name, stamp_s, answer.outcome)),
+    )
+    with feed("run.mp4", recording.spec, 0.1) as frames:
+        robot.run(Service(hand_encoder, max_age=0.1), frames, publisher, Notifier({}), recorded=True)
+    assert told == [("run#0", 0.0, "embedded"), ("run#1", 0.04, "embedded")]
