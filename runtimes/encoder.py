@@ -64,14 +64,12 @@ class Encoder:
         self.engine = engine
         self.precision = precision
         self.settings = settings_of(threads, settings)
-        self.threads = self.settings.threads
-        self.chosen = chosen or {}
+        self.threads, self.chosen = self.settings.threads, chosen or {}
         graph = graph_for(bundle, "encoder", precision, engine)
         # A version that an adapting encoder serves comes once; what the factory made is opened again and again.
         kept = replace(self.settings, cache=not constants)
         self._graph = open_engine(engine, graph, settings=kept, constants=constants)
-        self._fused: dict[str, int] | None = None
-        self._closed = False
+        self._fused, self._closed = dict[str, int](), False
 
     @property
     def input(self) -> InputSpec:
@@ -192,18 +190,18 @@ class Encoder:
             fused: Count how many products the engine made of an int8 graph; takes onnxruntime a second opening of the graph.
 
         Returns:
-            `precision` is that of the graph, `floats` what its float operators compute in, and `fused`, where it was asked
-            for, the products by what they compute in. `chosen` says why it is this engine, where `auto` was asked for.
+            `precision` is that of the graph, `floats` what its float operators compute in, `fused` the products by what they
+            compute in, and `chosen` why it is this engine, where `auto` was asked for.
         """
         facts: dict[str, Any] = {"bundle": str(self.bundle.path), "space_id": self.space_id, "dim": self.dim}
         if not self._closed:
             engine = self._graph.info()
             facts |= {**engine, "floats": engine["precision"]}
-            if fused and self._fused is None and self.precision == "int8":
+            if fused and not self._fused and self.precision == "int8":
                 self._fused = self._graph.fused()
         facts["precision"] = self.precision
-        facts |= {"fused": self._fused} if fused and self._fused else {}
-        return facts | ({"chosen": self.chosen} if self.chosen else {})
+        told = {"fused": self._fused if fused else None, "chosen": self.chosen}
+        return facts | {name: value for name, value in told.items() if value}
 
     def close(self) -> None:
         """Give the graph's memory back."""
