@@ -16,6 +16,9 @@ from edgessl.errors import EngineError, InputError
 Arrays = dict[str, NDArray[Any]]
 
 
+MOST_THREADS = 512  # an engine starts what it is told to, and a machine without threads to spare fails everywhere else
+
+
 @dataclass(frozen=True, kw_only=True)
 class EngineSettings:
     """What an engine may take of the processor. One that cannot do what is asked refuses it.
@@ -37,8 +40,8 @@ class EngineSettings:
     cache: bool = False
 
     def __post_init__(self) -> None:
-        if self.threads < 0:
-            raise InputError(f"threads must be 0 (let the engine choose) or more, not {self.threads}")
+        if not 0 <= self.threads <= MOST_THREADS:
+            raise InputError(f"threads must be 0 (let the engine choose) to {MOST_THREADS}, not {self.threads}")
         if len(set(self.cores)) != len(self.cores) or min(self.cores, default=0) < 0:
             raise InputError(f"cores must be different processors, such as (2, 3), not {self.cores}")
         if self.cores and self.threads == 1:

@@ -83,6 +83,7 @@ def test_low_power_is_one_thread_that_never_waits_awake():
     ("settings", "match"),
     [
         ({"threads": -1}, "threads must be 0"),
+        ({"threads": 100_000}, "threads must be 0 .let the engine choose. to 512, not 100000"),
         ({"cores": (1, 1)}, r"different processors.*\(1, 1\)"),
         ({"cores": (-1,)}, "different processors"),
         ({"threads": 1, "cores": (2, 3)}, "no worker to bind.*taskset -c 2,3"),
