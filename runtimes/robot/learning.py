@@ -78,7 +78,8 @@ class Learning:
     @property
     def drift(self) -> float:
         """The guard's score in alarms: above 1 a shift is seen; NaN while nobody watches, and before the first block."""
-        learner = self._live.info()["learner"] if self._live else {}
+        live = self._live  # once: `look` may take it away in another thread
+        learner = live.info()["learner"] if live else {}
         if learner.get("frames", 0) < _DRIFT.block or not learner["threshold"]:
             return math.nan
         return float(learner["score"]) / (_DRIFT.alarm * float(learner["threshold"]))
@@ -86,14 +87,16 @@ class Learning:
     @property
     def learned(self) -> int:
         """Frames that were learned from since it was opened."""
-        return int(self._live.info()["learned"]) if self._live else 0
+        live = self._live
+        return int(live.info()["learned"]) if live else 0
 
     @property
     def state(self) -> str:
         """`learning`, `paused: ...`, `behind`, `hung: ...`, `dead: ...`, `off: ...`."""
-        if self._live is None or self._failed >= _FAILURES:
+        live = self._live
+        if live is None or self._failed >= _FAILURES:
             return f"off: {self._why}"
-        return str(self._live.info()["state"])
+        return str(live.info()["state"])
 
     @property
     def trouble(self) -> str:
@@ -109,8 +112,9 @@ class Learning:
         try:
             vectors, version = live.embed_with_version(batch)
             sound, why = bool(np.isfinite(vectors).all()), "it gave vectors that are not finite"
-        except EdgeSSLError as error:
-            sound, why = False, str(error)
+        except Exception as error:  # noqa: BLE001 (whatever it was, the factory's encoder can do it)
+            # Of what is not ours the type belongs to what it says.
+            sound, why = False, str(error) if isinstance(error, EdgeSSLError) else repr(error)
             self._failed += _FAILURES * isinstance(error, HangError)  # the next frame would wait as long
         if sound:
             self._failed = 0
@@ -130,7 +134,12 @@ class Learning:
                 live.close()
                 self._later()
             if self._live is None and self._clock() >= self._due and not self._closed:
-                self._open()
+                try:
+                    self._open()
+                except Exception as error:  # not ours: whoever asked to look says it with its traceback
+                    self._why = repr(error)
+                    self._later()
+                    raise
 
     def close(self) -> None:
         """Write what was learned, and give the memory back."""

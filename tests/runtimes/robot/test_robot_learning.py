@@ -176,6 +176,40 @@ def test_an_adapting_encoder_that_fails_on_and_on_is_opened_again(clock, pupil) 
     assert learning.embed(BATCH)[1] == pupil.version
 
 
+@pytest.mark.parametrize("error", [RuntimeError("no memory for a buffer"), MemoryError()])
+def test_any_failure_of_what_adapts_leaves_the_frame_to_the_factorys_encoder(pupil, error) -> None:
+    def fails(frames):
+        raise error
+
+    pupil.embed_with_version = fails
+    learning = Learning(lambda budget: pupil)
+    assert learning.embed(BATCH) == (None, 0)
+    assert [learning.embed(BATCH)[0] for _ in range(2)] == [None] * 2
+    assert learning.state == f"off: {error!r}"
+
+
+def test_any_failure_to_open_again_is_told_and_not_tried_every_second(clock, pupil) -> None:
+    tries = []
+
+    def opens(budget):
+        tries.append(clock.now)
+        if len(tries) > 1:
+            raise ValueError("a driver has another opinion")
+        return pupil
+
+    learning = Learning(opens, clock=clock)
+    pupil.fails = True
+    assert [learning.embed(BATCH)[0] for _ in range(3)] == [None] * 3
+    learning.look(held=False)
+    clock.now += 11
+    with pytest.raises(ValueError, match="another opinion"):
+        learning.look(held=False)
+    assert "another opinion" in learning.trouble
+    clock.now += 5
+    learning.look(held=False)
+    assert len(tries) == 2
+
+
 def test_vectors_that_are_not_finite_are_not_served(pupil) -> None:
     pupil.embed_with_version = lambda frames: (np.full((1, 3), np.inf, np.float32), 7)
     learning = Learning(lambda budget: pupil)
