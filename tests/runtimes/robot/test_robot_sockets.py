@@ -141,10 +141,9 @@ def test_a_zenoh_node_that_is_to_listen_does_so_on_loopback(tiny, pipe, started,
 #: runs a command, and waits where it would print what it found
 HELD = """
 import sys
-from importlib import import_module
+from edgessl.cli import sinking
 from edgessl.cli.main import main
-command = import_module("edgessl.cli.{command}")
-command.result = lambda *told, **more: print("busy", flush=True) or sys.stdin.read()
+sinking.result = lambda *told, **more: print("busy", flush=True) or sys.stdin.read()
 main()
 """
 
@@ -155,10 +154,9 @@ def test_embedding_and_adapting_listen_nowhere(tiny, command, tmp_path, environm
     np.savez(tmp_path / "frames.npz", x=np.zeros((5, 12, 10, 3), np.uint8))
     words = [command, str(tiny), str(tmp_path / "frames.npz"), "-o", str(tmp_path / "v.npz")]
     words += ["--state", str(tmp_path / "state")] if command == "adapt" else []
-    code = HELD.format(command=command)
     pipe = subprocess.PIPE
     process = subprocess.Popen(
-        [sys.executable, "-c", code, *words], env=environment, stdin=pipe, stdout=pipe, stderr=pipe, text=True
+        [sys.executable, "-c", HELD, *words], env=environment, stdin=pipe, stdout=pipe, stderr=pipe, text=True
     )
     try:
         assert process.stdout is not None
