@@ -171,7 +171,7 @@ def _ranges(
     placement = facts.get("quantization", {}).get("placement", "") if trained else ""
     return {
         target.placement.name: with_trained(seen, graphs.encoder, trained)
-        if target.placement.name == placement
+        if placement and placement in (target.placement.name, target.placement.trained)
         else seen
         for target in TARGETS.values()
     }

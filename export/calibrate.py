@@ -25,12 +25,14 @@ class Ranges:
     Attributes:
         low, high: Per value of the graph, the smallest and largest number.
         channel_low, channel_high: The same per channel (the last axis), for what a product with constant weights reads.
+        trained: Some were trained with the weights: nothing is rounded that was not in training.
     """
 
     low: dict[str, float] = field(default_factory=dict)
     high: dict[str, float] = field(default_factory=dict)
     channel_low: dict[str, NDArray[np.float32]] = field(default_factory=dict)
     channel_high: dict[str, NDArray[np.float32]] = field(default_factory=dict)
+    trained: bool = False
 
 
 def spread(samples: NDArray[Any], count: int) -> NDArray[np.intp]:

@@ -12,6 +12,8 @@ import onnx
 from onnx import numpy_helper
 
 from edgessl.export.graph import write_graph
+from edgessl.export.rewrites.heads import separated
+from edgessl.export.rewrites.narrow import narrowed
 from edgessl.export.split import Split, Whole
 from edgessl.export.surgery import part, readers_of, weights_of, without_ports
 
@@ -21,7 +23,7 @@ class Graphs:
     """fp32 graphs that share the names of nodes and values.
 
     Attributes:
-        encoder: Frames -> vectors, without ports.
+        encoder: Frames -> vectors, without ports, and without what no vector is made of.
         trunk: Frames and ports -> latents and statistics.
         same: What comes out of a port -> what goes in: with identity ports the same numbers.
     """
@@ -73,11 +75,12 @@ def convolutions(trunk: onnx.ModelProto, ports: int) -> list[str]:
 
 def _parts_of(whole: onnx.ModelProto) -> Graphs:
     _with_biases(whole)
+    whole = separated(whole)
     plain = onnx.ModelProto()
     plain.CopyFrom(whole)
     same = without_ports(plain)
     inner = [entry.name for entry in whole.graph.output if entry.name != "vectors"]
-    return Graphs(encoder=part(plain, ["vectors"]), trunk=part(whole, inner), same=same)
+    return Graphs(encoder=narrowed(part(plain, ["vectors"])), trunk=part(whole, inner), same=same)
 
 
 def _with_biases(whole: onnx.ModelProto) -> None:

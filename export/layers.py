@@ -9,7 +9,7 @@ import onnx
 from numpy.typing import NDArray
 
 from edgessl.export.calibrate import Ranges
-from edgessl.export.placement import RECTIFIERS, Placement, quantizable, sums
+from edgessl.export.placement import RECTIFIERS, Placement, attention, quantizable, sums
 from edgessl.export.quantize import quantized
 from edgessl.export.surgery import readers_of, with_outputs
 from edgessl.metrics import cosines
@@ -70,7 +70,7 @@ def alone(model: onnx.ModelProto, ranges: Ranges, placement: Placement, samples:
     exact = vectors(model)
     nodes = {node.name: node for node in model.graph.node if node.name}
     costs = []
-    for layer in (*quantizable(model), *sums(placement, model)):
+    for layer in (*quantizable(model), *attention(placement, model), *sums(placement, model)):
         own = nodes[layer].output[0]  # with the ReLU behind it, which its range does the work of
         others = [
             name

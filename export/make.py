@@ -21,6 +21,8 @@ from edgessl.export.ladder import Attempt, descend, layers_of, where, write
 from edgessl.export.layers import Layers
 from edgessl.export.lint import lint
 from edgessl.export.pays import timed
+from edgessl.export.placement import PLACEMENTS
+from edgessl.export.quantize import quantized
 from edgessl.export.targets import TARGETS, Target
 from edgessl.export.typed import overflowing
 from edgessl.runtimes.verify import ParityRow
@@ -138,6 +140,8 @@ class Maker:
         if target.here:
             if form is None or form.reason:
                 form = descend(self.draft, target, self.graphs, ranges, self.say)
+        elif form is None and (alike := self._alike(target)) is not None:
+            form = alike
         elif form is None or not form.rows:  # where the engine of the same placement refused it, there is no judgement
             check = replace(TARGETS["onnx"], placement=target.placement, folder=".check")
             form = descend(self.draft, check, self.graphs, ranges, self.say)
@@ -146,6 +150,22 @@ class Maker:
             (self.draft.folder / check.folder).rmdir()
         self._forms[target.placement.name] = form
         return form
+
+    def _alike(self, target: Target) -> Attempt | None:
+        """The form of a placement that rounds more than this one, without what it rounds beyond; None where there is none.
+
+        What passed with more rounded passes with less; and the file is judged on its own all the same.
+        """
+        placement = target.placement
+        found = [form for name, form in self._forms.items() if PLACEMENTS[name].trained == placement.name]
+        if not found or found[0].reason or found[0].smoothed:
+            return None
+        ranges, excluded = self.ranges[placement.name], found[0].excluded
+        encoder, trunk = (
+            quantized(model, ranges, placement, exclude=excluded, same=self.graphs.same)
+            for model in (self.graphs.encoder, self.graphs.trunk)
+        )
+        return replace(found[0], encoder=encoder, trunk=trunk)
 
     def _judged_by_stand_in(
         self, target: Target, files: dict[str, Kind]

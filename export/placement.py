@@ -2,9 +2,11 @@
 
 onnxruntime makes an integer convolution only when the convolution's output is quantized too, and takes uint8
 activations; a product with a constant matrix it makes from a quantized input alone. TensorRT and OpenVINO take symmetric
-int8 and want the inputs of convolutions and products quantized, and nothing else: outputs, norms, softmax and products of
-two activations stay in float. In a convolutional net the residual sums are quantized as well, so that the convolution in
-front of one can stay in integers; in a transformer never: its residual stream carries what the vector is made of.
+int8 and want the inputs of convolutions and products quantized, and nothing else: outputs, norms and softmax stay in float.
+The products of two activations stay in float for TensorRT, whose own kernels for attention want floats; OpenVINO computes
+them in integers, from queries, keys, values and weights of attention that are rounded. In a convolutional net the residual
+sums are quantized as well, so that the convolution in front of one can stay in integers; in a transformer never: its residual
+stream carries what the vector is made of.
 """
 
 from __future__ import annotations
@@ -29,12 +31,16 @@ class Placement:
         symmetric: int8 activations without zero points; else uint8 with them.
         outputs: Operators whose outputs are quantized as well as their inputs.
         residual: Sums of a convolutional net are quantized.
+        attention: The two products of attention are quantized.
+        trained: The placement whose trained ranges hold here too, but for attention.
     """
 
     name: str
     symmetric: bool
     outputs: tuple[str, ...]
     residual: tuple[str, ...] = ()
+    attention: bool = False
+    trained: str = ""
 
 
 PLACEMENTS = {
@@ -42,6 +48,9 @@ PLACEMENTS = {
         name="onnxruntime", symmetric=False, outputs=("Conv", "ConvTranspose"), residual=("Add", *RECTIFIERS, "MaxPool")
     ),
     "symmetric": Placement(name="symmetric", symmetric=True, outputs=(), residual=("Add",)),
+    "openvino": Placement(
+        name="openvino", symmetric=True, outputs=(), residual=("Add",), attention=True, trained="symmetric"
+    ),
 }
 
 
@@ -72,11 +81,23 @@ def sums(placement: Placement, model: onnx.ModelProto) -> list[str]:
     return [node.name for node in model.graph.node if node.op_type == "Add" and not stored.intersection(node.input)]
 
 
+def attention(placement: Placement, model: onnx.ModelProto) -> list[str]:
+    """Names of the products of two activations that a placement quantizes: queries with keys, their softmax with values."""
+    if not placement.attention or not any(node.op_type == "Softmax" for node in model.graph.node):
+        return []
+    return [node.name for node in _of_two(model)]
+
+
+def _of_two(model: onnx.ModelProto) -> list[onnx.NodeProto]:
+    stored = {entry.name for entry in model.graph.initializer}
+    return [node for node in model.graph.node if node.op_type == "MatMul" and not stored.intersection(node.input)]
+
+
 def watched(model: onnx.ModelProto) -> set[str]:
     """Values that some placement gives a range.
 
-    They are the activations that a product with weights reads, what a convolution gives, and in a convolutional net what its
-    sums, ReLUs and poolings read and give.
+    They are the activations that a product with weights reads, what a convolution gives, in a transformer what the products
+    of attention read, and in a convolutional net what its sums, ReLUs and poolings read and give.
     """
     weighted = set(quantizable(model))
     stored = {entry.name for entry in model.graph.initializer}
@@ -89,6 +110,8 @@ def watched(model: onnx.ModelProto) -> set[str]:
                 names.add(node.output[0])
         elif node.op_type in between:
             names.update((*node.input, *node.output))
+    if is_transformer(model):
+        names.update(name for node in _of_two(model) for name in node.input)
     return names - stored - {""}
 
 

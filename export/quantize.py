@@ -17,7 +17,7 @@ from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
 
 from edgessl.export.calibrate import Ranges
 from edgessl.export.graph import IR_VERSION
-from edgessl.export.placement import PRODUCTS, Placement, options_of, quantizable
+from edgessl.export.placement import PRODUCTS, Placement, attention, options_of, quantizable
 from edgessl.export.surgery import in_order, weights_of
 
 _LEAST = 1e-6  # a value that never moved still gets a scale above zero
@@ -43,7 +43,8 @@ def quantized(
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
     options = options_of(placement, model)
-    chosen = set(quantizable(model)) - set(exclude)
+    products = [] if ranges.trained else attention(placement, model)
+    chosen = {*quantizable(model), *products} - set(exclude)
     kinds = options["op_types_to_quantize"]
     ports = {name for node in model.graph.node for name in node.input if name.startswith("port")}
     left_out = {
@@ -60,9 +61,11 @@ def quantized(
     }
     seen |= {name: seen[source] for name, source in (same or {}).items() if source in seen}
     # One scale each, for now: see `_round_columns`.
-    options["extra_options"]["TensorQuantOverrides"] = {
-        name: [{"quant_type": QuantType.QInt8}] for name in _matrices(model)
-    }
+    overrides = {name: [{"quant_type": QuantType.QInt8}] for name in _matrices(model)}
+    # Nothing is below zero behind a softmax: all 256 steps are for what is above.
+    behind = [node.output[0] for node in model.graph.node if node.op_type == "Softmax"] if products else []
+    overrides |= {name: [{"quant_type": QuantType.QUInt8, "symmetric": False}] for name in behind}
+    options["extra_options"]["TensorQuantOverrides"] = overrides
     with _quiet():
         quantizer = QDQQuantizer(
             copy,

@@ -7,6 +7,8 @@ smoothed: its gain and bias take the division, and the graph computes what it di
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import onnx
 from onnx import numpy_helper
@@ -30,20 +32,30 @@ def smoothed(model: onnx.ModelProto, ranges: Ranges, alpha: float = ALPHA) -> tu
     """
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
-    moved = Ranges(dict(ranges.low), dict(ranges.high), dict(ranges.channel_low), dict(ranges.channel_high))
+    moved = replace(
+        ranges,
+        low=dict(ranges.low),
+        high=dict(ranges.high),
+        channel_low=dict(ranges.channel_low),
+        channel_high=dict(ranges.channel_high),
+    )
     changed: list[str] = []
     readers = readers_of(copy)
     given = {entry.name for entry in copy.graph.output}
     for norm in [node for node in copy.graph.node if node.op_type == "LayerNormalization"]:
         value = norm.output[0]
-        products = readers.get(value, [])
+        cut = [node.output[0] for node in readers.get(value, []) if node.op_type == "Slice"]  # one token of it
+        values = [value, *cut]
+        products = [node for name in values for node in readers.get(name, []) if node.output[0] not in cut]
         weights = weights_of(copy)
-        if value in given or value not in ranges.channel_low or norm.input[1] not in weights:
+        if given.intersection(values) or value not in ranges.channel_low or norm.input[1] not in weights:
             continue
         if not products or any(node.op_type != "MatMul" or node.input[1] not in weights for node in products):
             continue
         least, most = ranges.channel_low[value], ranges.channel_high[value]
         matrices = [numpy_helper.to_array(weights[node.input[1]]) for node in products]
+        if any(len(matrix) != weights[norm.input[1]].dims[-1] for matrix in matrices):
+            continue  # channels were cut, not tokens
         rows = np.max([np.abs(matrix).max(1) for matrix in matrices], axis=0)
         largest = np.maximum(np.abs(least), np.abs(most))
         divisor = np.maximum(largest, 1e-5) ** alpha / np.maximum(rows, 1e-5) ** (1 - alpha)
@@ -53,8 +65,11 @@ def smoothed(model: onnx.ModelProto, ranges: Ranges, alpha: float = ALPHA) -> tu
         for node, matrix in zip(products, matrices, strict=True):
             set_weight(copy, node.input[1], matrix * divisor[:, None], copy_for=[node.name])
             changed.append(node.name)
-        moved.channel_low[value], moved.channel_high[value] = least / divisor, most / divisor
-        moved.low[value], moved.high[value] = float((least / divisor).min()), float((most / divisor).max())
+        for name in values:
+            if name in ranges.channel_low:
+                low, high = ranges.channel_low[name] / divisor, ranges.channel_high[name] / divisor
+                moved.channel_low[name], moved.channel_high[name] = low, high
+                moved.low[name], moved.high[name] = float(low.min()), float(high.max())
     _drop_unread(copy)
     return copy, moved, changed
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import onnx
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
 from edgessl.export.graph import write_graph
+from edgessl.export.rewrites.narrow import narrowed
 from edgessl.export.split import Split
 
 
@@ -30,6 +32,7 @@ def write_tail(split: Split, path: Path) -> None:
         dynamic=["latents"],
         constants=dict(zip(names, weights.values(), strict=True)),
     )
+    onnx.save(narrowed(onnx.load(path)), path)
 
 
 class _Tail(nn.Module):

@@ -62,10 +62,12 @@ def _onnx(model: onnx.ModelProto, file: Path, precision: str, keep: Collection[s
 
 def _openvino(model: onnx.ModelProto, file: Path, precision: str, keep: Collection[str]) -> None:
     from edgessl.export.openvino import write_ir
+    from edgessl.export.rewrites.hoist import hoisted
+    from edgessl.export.rewrites.pad import padded
 
     with TemporaryDirectory() as folder:
         source = Path(folder) / "graph.onnx"
-        onnx.save(model, source)
+        onnx.save(hoisted(padded(model)), source)
         write_ir(source, file, half=precision == "fp16")
 
 
@@ -96,7 +98,7 @@ TARGETS = {
         engine="openvino",
         precisions=("fp32", "fp16", "int8"),
         automatic=("fp32", "int8"),  # fp16 halves the file and computes in fp32
-        placement=PLACEMENTS["symmetric"],
+        placement=PLACEMENTS["openvino"],
         folder="openvino",
         suffix=".xml",
         data=".bin",

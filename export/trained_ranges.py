@@ -34,7 +34,7 @@ def with_trained(seen: Ranges, model: onnx.ModelProto, trained: Mapping[str, tup
         found += 1
     if trained and not found:
         raise GateError(f"none of the {len(trained)} trained ranges belongs to a layer of the graph; distil it again")
-    return Ranges(low, high, seen.channel_low, seen.channel_high)
+    return Ranges(low, high, seen.channel_low, seen.channel_high, trained=bool(found))
 
 
 def _places(model: onnx.ModelProto) -> dict[str, str]:

@@ -19,6 +19,7 @@ from edgessl.export.calibrate import observe
 from edgessl.export.config import ExportConfig
 from edgessl.export.draft import Draft
 from edgessl.export.make import Maker
+from edgessl.export.placement import PLACEMENTS
 from edgessl.export.surgery import weights_of
 from edgessl.export.targets import TARGETS
 from tests.export.hand_drafts import FEW, chain_net, draft_of, files_in, graphs_of, points_of
@@ -42,7 +43,7 @@ def maker(folder: Path, targets: Sequence[str], precision: str, broken: Collecti
     return Maker(
         draft=draft_of(folder, model, points[:FEW]),
         graphs=graphs_of(model),
-        ranges={"onnxruntime": ranges, "symmetric": ranges},
+        ranges=dict.fromkeys(PLACEMENTS, ranges),
         config=ExportConfig(targets=tuple(targets), precision=precision, lint_for=("tensorrt:10.3",)),
         say=lambda _: None,
     )
@@ -235,17 +236,18 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("clock")
-def test_targets_of_one_placement_share_the_search(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_targets_of_alike_placements_share_the_search(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     searched = counted(monkeypatch)
     made = maker(tmp_path, ["openvino", "tensorrt", "onnx"], "int8", broken=[1])
     for name in ("onnx", "openvino", "tensorrt"):
         every(made, name)
-    assert searched == ["onnxruntime onnxruntime", "openvino symmetric"]
+    assert searched == ["onnxruntime onnxruntime", "openvino openvino"]
     assert made.draft.rejected == {}
     assert files_in(tmp_path) == FP32 | INT8 | IR | TYPED
     facts = made.draft.manifest["quantization"]
     assert {tuple(each["excluded"]) for each in facts.values()} == {("layer.1/Gemm",)}
-    assert facts["tensorrt/encoder.int8.onnx"] == facts["openvino/encoder.int8.xml"]
+    found = {path: each["placement"] for path, each in facts.items()}
+    assert (found["tensorrt/encoder.int8.onnx"], found["openvino/encoder.int8.xml"]) == ("symmetric", "openvino")
     assert "w1" in weights_of(onnx.load(tmp_path / "encoder.int8.onnx"))
 
 
@@ -264,7 +266,7 @@ def test_what_openvino_refuses_is_searched_for_again_for_tensorrt(
     made = maker(tmp_path, ["openvino", "tensorrt"], "auto")
     for name in ("openvino", "tensorrt"):
         every(made, name)
-    assert searched == ["openvino symmetric", "onnxruntime symmetric"]
+    assert searched == ["openvino openvino", "onnxruntime symmetric"]
     assert made.draft.rejected == {f"openvino {precision}": "not on this machine" for precision in ("fp32", "int8")}
     assert files_in(tmp_path) >= TYPED
 

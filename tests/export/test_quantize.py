@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 
 import numpy as np
 import onnx
@@ -70,6 +71,50 @@ def test_a_transformers_stream_stays_in_float(norm_ranges: Ranges, placement: Pl
     assert set(places_of_pairs(model)) == {"n0", "soft", "n1"}
     assert read_by(model, "a/Add") == ["frames", "o"]
     assert read_by(model, "b.norm/LayerNormalization")[0] == "stream"
+
+
+def attention_net() -> onnx.ModelProto:
+    """Series `(batch, 5, 12)` -> queries, keys and values, what one gives the other, and a product behind it."""
+    rng = np.random.default_rng(0)
+    node = helper.make_node
+    nodes = [
+        *(node("MatMul", ["frames", f"w{part}"], [part], name=f"{part}/MatMul") for part in "qkv"),
+        node("Transpose", ["k"], ["turned"], perm=[0, 2, 1], name="turn"),
+        node("MatMul", ["q", "turned"], ["scores"], name="scores/MatMul"),
+        node("Softmax", ["scores"], ["soft"], name="soft/Softmax"),
+        node("MatMul", ["soft", "v"], ["mixed"], name="mixed/MatMul"),
+        node("ReduceMean", ["mixed", "axis"], ["vectors"], name="pool", keepdims=0),
+    ]
+    constants: dict[str, np.ndarray] = {
+        f"w{part}": rng.normal(0, 0.3, (12, 7)).astype(np.float32) for part in "qkv"
+    } | {"axis": np.array([1])}
+    return model_of(nodes, {"frames": (TensorProto.FLOAT, ["batch", 5, 12])}, {"vectors": ["batch", 7]}, constants)
+
+
+def test_openvino_gets_attention_in_integers_with_all_steps_above_zero_behind_a_softmax() -> None:
+    model = attention_net()
+    ranges = observe(model, tokens_of(30))
+    written = quantized(model, ranges, PLACEMENTS["openvino"])
+    pairs = places_of_pairs(written)
+    assert set(pairs) == {"frames", "q", "turned", "v", "soft"}
+    assert stored(written, pairs["soft"].input[2]).dtype == np.uint8
+    assert stored(written, pairs["soft"].input[1]) == pytest.approx(ranges.high["soft"] / 255, rel=1e-5)
+    assert stored(written, pairs["v"].input[2]).dtype == np.int8
+    assert set(places_of_pairs(quantized(model, ranges, SYMMETRIC))) == {"frames"}
+    rounded, exact = (inner(each, ["vectors"], frames=tokens_of(9, 5))["vectors"] for each in (written, model))
+    assert 0 < np.abs(rounded - exact).max() < 0.05 * np.abs(exact).max()
+
+
+def test_one_product_of_attention_can_stay_in_float() -> None:
+    model = attention_net()
+    written = quantized(model, observe(model, tokens_of(30)), PLACEMENTS["openvino"], exclude=["scores/MatMul"])
+    assert set(places_of_pairs(written)) == {"frames", "v", "soft"}
+
+
+def test_what_was_not_rounded_in_training_is_not_rounded_afterwards() -> None:
+    model = attention_net()
+    ranges = replace(observe(model, tokens_of(30)), trained=True)
+    assert set(places_of_pairs(quantized(model, ranges, PLACEMENTS["openvino"]))) == {"frames"}
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,150 @@
+"""Only what is read: where one token of the last block is taken, the others are not computed.
+
+A vision transformer that pools by its class token computes 196 more in its last block for nobody. Their queries, their
+projection and their share of the MLP are five sixths of what a block costs. The same holds for any graph that computes
+along an axis and then takes one entry of it; the vector does not change.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import onnx
+from onnx import helper, numpy_helper
+
+from edgessl.export.rewrites.axes import Axes, attribute
+from edgessl.export.surgery import part, readers_of, weights_of
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One entry of an axis."""
+
+    axis: int
+    index: int
+
+
+def narrowed(model: onnx.ModelProto) -> onnx.ModelProto:
+    """A copy without what is computed and not read; values keep their names, and those of one entry an axis of size 1."""
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    axes = Axes.of(model)
+    wanted = _wanted(copy, axes)
+    if wanted:
+        _rewrite(copy, axes, wanted)
+        del copy.graph.value_info[:]  # of the shapes before
+    return part(copy, [entry.name for entry in copy.graph.output])
+
+
+def _wanted(model: onnx.ModelProto, axes: Axes) -> dict[str, Entry]:
+    """Values of which one entry is all that is read, and whose nodes can compute it alone."""
+    readers = readers_of(model)
+    given = {entry.name for entry in model.graph.output}
+    wanted: dict[str, Entry] = {}
+    for node in reversed(model.graph.node):
+        if len(node.output) != 1 or node.output[0] in given:
+            continue
+        value = node.output[0]
+        asked = {_asked(reader, place, axes, wanted) for reader, place in _uses(readers.get(value, []), value)}
+        entry = asked.pop() if len(asked) == 1 else None
+        if entry is not None and (axes.size(value, entry.axis) or 1) > 1 and _inputs(node, axes, entry):
+            wanted[value] = entry
+    return wanted
+
+
+def _uses(nodes: list[onnx.NodeProto], value: str) -> list[tuple[onnx.NodeProto, int]]:
+    return [(node, place) for node in nodes for place, name in enumerate(node.input) if name == value]
+
+
+def _asked(node: onnx.NodeProto, place: int, axes: Axes, wanted: dict[str, Entry]) -> Entry | None:
+    """The only entry of its input that a node reads; None where it reads more."""
+    if place == 0 and (taken := _taken(node, axes)) is not None:
+        return taken
+    entry = wanted.get(node.output[0])
+    axis = _inputs(node, axes, entry).get(place) if entry is not None else None
+    return None if entry is None or axis is None else Entry(axis, entry.index)
+
+
+def _taken(node: onnx.NodeProto, axes: Axes) -> Entry | None:
+    """The entry that a node takes of its first input, where it is made to take one."""
+    rank = len(axes.shapes.get(node.input[0], ())) if node.input else 0
+    if not rank or any(name not in axes.stored for name in node.input[1:]):
+        return None
+    cuts = [axes.stored[name] for name in node.input[1:]]
+    if node.op_type == "Gather" and cuts[0].size == 1:
+        axis, index = attribute(node, "axis", 0) % rank, int(cuts[0].ravel()[0])
+    elif node.op_type == "Slice" and len(cuts) >= 3 and all(cut.size == 1 for cut in cuts):
+        axis, index, end = int(cuts[2][0]) % rank, int(cuts[0][0]), int(cuts[1][0])
+        if end - index != 1 or (len(cuts) > 3 and cuts[3][0] != 1):
+            return None
+    else:
+        return None
+    size = axes.size(node.input[0], axis)
+    return Entry(axis, index) if axis > 0 and size is not None and 0 <= index < size else None
+
+
+def _inputs(node: onnx.NodeProto, axes: Axes, entry: Entry) -> dict[int, int]:
+    """Places of a node's inputs -> the axis of them that becomes `entry.axis` of its output."""
+    size = axes.size(node.output[0], entry.axis)
+    found = {}
+    for place, name in enumerate(node.input):
+        for axis in range(len(axes.shapes.get(name, ()))):
+            if axes.size(name, axis) == size and axes.through(node, place, axis) == entry.axis:
+                found[place] = axis
+    return found
+
+
+def _rewrite(model: onnx.ModelProto, axes: Axes, wanted: dict[str, Entry]) -> None:
+    """Let every node of a wanted value compute its entry, in place."""
+    nodes: list[onnx.NodeProto] = []
+    cut: dict[tuple[str, Entry], str] = {}
+    for node in model.graph.node:
+        entry = wanted.get(node.output[0]) if node.output else None
+        if entry is not None:
+            for place, axis in _inputs(node, axes, entry).items():
+                name, own = node.input[place], Entry(axis, entry.index)
+                if wanted.get(name) == own:
+                    continue
+                if (name, own) not in cut:
+                    cut[name, own] = f"{name}.{axis}.{entry.index}"
+                    nodes += _cut(model, name, own, cut[name, own])
+                node.input[place] = cut[name, own]
+            if node.op_type == "Reshape":
+                _one(model, node, axes, entry)
+        elif node.input and node.input[0] in wanted and _taken(node, axes) == wanted[node.input[0]]:
+            _take_first(model, node)
+        nodes.append(node)
+    copies = [onnx.NodeProto.FromString(node.SerializeToString()) for node in nodes]
+    del model.graph.node[:]
+    model.graph.node.extend(copies)
+
+
+def _cut(model: onnx.ModelProto, name: str, entry: Entry, fresh: str) -> list[onnx.NodeProto]:
+    """One entry of a value under another name: a node, or for a weight a smaller weight."""
+    stored = weights_of(model).get(name)
+    if stored is not None:
+        value = np.take(numpy_helper.to_array(stored), [entry.index], entry.axis)
+        model.graph.initializer.append(numpy_helper.from_array(value, fresh))
+        return []
+    bounds = {"from": entry.index, "to": entry.index + 1, "axis": entry.axis}
+    for key, number in bounds.items():
+        model.graph.initializer.append(numpy_helper.from_array(np.array([number], np.int64), f"{fresh}.{key}"))
+    return [helper.make_node("Slice", [name, *(f"{fresh}.{key}" for key in bounds)], [fresh], name=fresh)]
+
+
+def _one(model: onnx.ModelProto, node: onnx.NodeProto, axes: Axes, entry: Entry) -> None:
+    """The target shape of a Reshape with 1 where all entries were."""
+    sizes = np.array(axes.stored[node.input[1]], np.int64)
+    sizes[entry.axis] = 1 if sizes[entry.axis] != -1 else -1
+    node.input[1] = f"{node.output[0]}.shape"
+    model.graph.initializer.append(numpy_helper.from_array(sizes, node.input[1]))
+
+
+def _take_first(model: onnx.ModelProto, node: onnx.NodeProto) -> None:
+    """What took one entry of many takes the only one."""
+    for place, number in ((1, 0), (2, 1)) if node.op_type == "Slice" else ((1, 0),):
+        stored = weights_of(model)[node.input[place]]
+        value = np.full(stored.dims, number, helper.tensor_dtype_to_np_dtype(stored.data_type))
+        node.input[place] = f"{node.output[0]}.{place}"
+        model.graph.initializer.append(numpy_helper.from_array(value, node.input[place]))
