@@ -136,7 +136,8 @@ class _Padding:
             node.input[1] = self._constant(f"{node.output[0]}.shape", sizes)
         elif node.op_type == "Softmax":
             self._hide(node)
-        if node.op_type == "Softmax" or (node.input[0] in self.silent and node.op_type.endswith("QuantizeLinear")):
+        rounds = node.op_type in ("QuantizeLinear", "DequantizeLinear")  # 0 stays 0
+        if node.op_type == "Softmax" or (rounds and node.input[0] in self.silent):
             self.silent.add(node.output[0])
         if axes:
             self.more[node.output[0]] = axes
@@ -163,10 +164,10 @@ class _Padding:
         for place in places:
             for axis in self.more[named[place]]:
                 out = self.axes.through(node, place, axis)
-                if out is not None:
-                    made.add(out)
-                elif not self._unheard(node, named, place, axis):
+                if out is None and not self._unheard(node, named, place, axis):
                     return None
+                if out is not None or node.op_type == "Softmax":
+                    made.add(axis if out is None else out)
         if node.op_type in SUMS and not all(self._alike(node, place, made) for place in range(len(node.input))):
             return None
         return frozenset(made)

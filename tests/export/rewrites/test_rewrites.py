@@ -12,8 +12,11 @@ from onnx import TensorProto, helper
 from onnx.reference import ReferenceEvaluator
 
 from edgessl.encoders import EncoderModule, build_encoder
+from edgessl.export.calibrate import observe
 from edgessl.export.graph import write_graph
 from edgessl.export.graphs import Graphs, traced
+from edgessl.export.placement import PLACEMENTS
+from edgessl.export.quantize import quantized
 from edgessl.export.rewrites.axes import Axes
 from edgessl.export.rewrites.heads import separated
 from edgessl.export.rewrites.hoist import hoisted
@@ -220,6 +223,20 @@ class TestPadded:
             if name in names:
                 assert (value[..., TOKENS:] == 0).all()
                 np.testing.assert_allclose(value.sum(-1), 1, atol=1e-5)
+
+    @pytest.mark.slow
+    def test_a_rounded_graph_is_padded_from_end_to_end(self, graphs) -> None:
+        """Nothing is cut back between its pairs, and it gives what it gave."""
+        ranges = observe(graphs.encoder, smooth_frames(20, SIDE, SIDE))
+        model = quantized(graphs.encoder, ranges, PLACEMENTS["openvino"])
+        got = padded(model)
+        soft = [node.output[0] for node in got.graph.node if node.op_type == "Softmax"]
+        sizes = {value.shape[-1] for value in inner(got, soft, frames=FRAMES).values()}
+        assert sizes - {1} == {TOKENS + 1}
+        # At the end, one where a mean over tokens is taken.
+        assert kinds(got)["Slice"] - kinds(model)["Slice"] <= 1
+        wanted, vectors = (run(each, {"frames": FRAMES})["vectors"] for each in (model, got))
+        np.testing.assert_allclose(vectors, wanted, atol=1e-5)
 
     def test_a_graph_without_attention_is_left_alone(self) -> None:
         node = helper.make_node("Tanh", ["x"], ["y"], name="tanh")
