@@ -133,3 +133,14 @@ def test_what_was_written_first_goes_when_it_is_too_much(tmp_path):
     (tmp_path / "other").write_bytes(bytes(1000))
     prune(tmp_path, kept_bytes=250)
     assert sorted(file.name for file in tmp_path.iterdir()) == ["a", "b", "other"]
+
+
+def test_files_of_one_folder_go_one_by_one(tmp_path):
+    """Two versions of OpenVINO, each with its own."""
+    for age, name in enumerate(["a/1.blob", "a/2.blob", "b/1.blob", "a/3.blob"]):
+        file = tmp_path / name
+        file.parent.mkdir(exist_ok=True)
+        file.write_bytes(bytes(100))
+        os.utime(file, (1000 + age, 1000 + age))
+    prune(tmp_path, kept_bytes=150)
+    assert [str(file.relative_to(tmp_path)) for file in sorted(tmp_path.rglob("*"))] == ["a", "a/3.blob"]
