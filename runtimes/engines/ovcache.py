@@ -44,4 +44,5 @@ def prune(cache: Path, kept_bytes: int = _KEPT_BYTES) -> None:
             total += file.stat().st_size
             if total > kept_bytes:
                 file.unlink()
-                file.parent.rmdir()
+                with suppress(OSError):  # a newer one is in it
+                    file.parent.rmdir()

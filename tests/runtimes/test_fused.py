@@ -121,6 +121,32 @@ def test_openvino_counts_operands_that_stay_rounded_in_float():
     }
 
 
+@pytest.mark.parametrize("weight", [False, True], ids=["activation", "weight"])
+@pytest.mark.parametrize("between", ["nothing", "Relu", "Transpose"])
+def test_openvino_counts_alike_in_its_form_for_one_sample_and_for_a_batch(weight, between):
+    """With fixed sizes it computes operators in one that say less of themselves."""
+    pytest.importorskip("edgessl.runtimes.engines.openvino", reason="pip install 'edgessl[openvino]'")
+    constants, ends = {}, ["x.dq", "w"]
+    entries = _qdq("x", constants)
+    if between != "nothing":
+        options = {"perm": [0, 2, 1]} if between == "Transpose" else {}
+        entries.append(helper.make_node(between, ["x.dq"], ["b"], **options))
+        ends[0] = "b"
+    if weight:
+        entries += _weight("w", (10, 6), 1, constants)
+        ends[1] = "w.dq"
+    else:
+        constants["w"] = np.random.default_rng(9).normal(size=(10, 6)).astype(np.float32)
+    shape = [4, 10] if between != "Transpose" else [10, 4]
+    model = _model([*entries, helper.make_node("MatMul", ends, ["y"])], constants, ["batch", *shape], ["batch", 4, 6])
+    engine = open_engine("openvino", model, threads=1)
+    one = engine.fused()
+    engine.run({"x": np.zeros((3, *shape), np.float32)})
+    assert engine.fused() == one
+    assert one["int8"] + one["float"] == 1
+    engine.close()
+
+
 def test_a_float_graph_has_no_int8(name, tiny):
     counted = _fused(name, (tiny / "encoder.onnx").read_bytes())
     assert counted == NOTHING | {"float": 3}

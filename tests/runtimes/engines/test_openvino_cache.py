@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ import edgessl
 from edgessl.runtimes.engines import EngineSettings, open_engine
 from edgessl.runtimes.engines.ovcache import open_cache, prune
 
-pytest.importorskip("edgessl.runtimes.engines.openvino", reason="pip install 'edgessl[openvino]'")
+openvino = pytest.importorskip("edgessl.runtimes.engines.openvino", reason="pip install 'edgessl[openvino]'").openvino
 
 KEPT = EngineSettings(cache=True)
 
@@ -42,7 +43,35 @@ def test_graphs_that_differ_in_weights_alone_are_not_taken_for_each_other(folder
         np.testing.assert_allclose(
             vectors_of(tiny / name, scenes(3, 0), settings=KEPT)[0], expected, atol=1e-5, err_msg=name
         )
+    assert len(list(folder.glob("*/*.blob"))) == 4  # one sample, and any batch, of two graphs
+
+
+def test_one_sample_and_a_batch_are_not_taken_for_each_other(folder, tiny, scenes, monkeypatch):
+    """Whichever was kept first, and whichever is run first in the process that finds them."""
+    found, compile_model = [], openvino.Core.compile_model
+
+    def record(*args, **kwargs):
+        found.append(compile_model(*args, **kwargs))
+        return found[-1]
+
+    monkeypatch.setattr(openvino.Core, "compile_model", record)
+    expected = open_engine("onnxruntime", tiny / "encoder.onnx").run({"frames": scenes(5, 0)})["vectors"]
+    for batches in ((1, 5), (5, 1), (1, 5)):
+        engine = open_engine("openvino", tiny / "encoder.onnx", settings=KEPT)
+        for batch in batches:
+            vectors = engine.run({"frames": scenes(5, 0)[:batch]})["vectors"]
+            np.testing.assert_allclose(vectors, expected[:batch], atol=1e-5)
+        engine.close()
+    assert [each.get_property("LOADED_FROM_CACHE") for each in found] == [False] * 2 + [True] * 4
+    assert [each.inputs[0].get_partial_shape().is_static for each in found] == [True, False] * 3
     assert len(list(folder.glob("*/*.blob"))) == 2
+
+
+def test_a_batch_runs_where_the_cache_was_emptied_since_the_opening(folder, tiny, scenes):
+    engine = open_engine("openvino", tiny / "encoder.onnx", settings=KEPT)
+    shutil.rmtree(folder)
+    assert engine.run({"frames": scenes(3, 0)})["vectors"].shape == (3, 6)
+    engine.close()
 
 
 def test_a_folder_belongs_to_the_content_of_a_graph(folder, tmp_path):
@@ -75,11 +104,13 @@ def test_what_was_kept_runs_on_the_threads_that_are_asked_for_now(folder, tiny):
 @pytest.mark.parametrize("damage", ["half", "empty", "changed"])
 def test_a_damaged_file_is_compiled_again(folder, tiny, scenes, damage):
     expected, _ = vectors_of(tiny / "encoder.onnx", scenes(3, 0), settings=KEPT)
-    (file,) = folder.glob("*/*.blob")
-    content = bytearray(file.read_bytes())
-    middle = len(content) // 2
-    content[middle : middle + 256] = bytes(byte ^ 0x55 for byte in content[middle : middle + 256])
-    file.write_bytes({"half": content[:middle], "empty": b"", "changed": content}[damage])
+    files = list(folder.glob("*/*.blob"))
+    assert len(files) == 2
+    for file in files:
+        content = bytearray(file.read_bytes())
+        middle = len(content) // 2
+        content[middle : middle + 256] = bytes(byte ^ 0x55 for byte in content[middle : middle + 256])
+        file.write_bytes({"half": content[:middle], "empty": b"", "changed": content}[damage])
     again, _ = vectors_of(tiny / "encoder.onnx", scenes(3, 0), settings=KEPT)
     np.testing.assert_array_equal(again, expected)
 
@@ -133,3 +164,14 @@ def test_what_was_written_first_goes_when_it_is_too_much(tmp_path):
     (tmp_path / "other").write_bytes(bytes(1000))
     prune(tmp_path, kept_bytes=250)
     assert sorted(file.name for file in tmp_path.iterdir()) == ["a", "b", "other"]
+
+
+def test_files_of_one_folder_go_one_by_one(tmp_path):
+    """Two versions of OpenVINO, each with its own."""
+    for age, name in enumerate(["a/1.blob", "a/2.blob", "b/1.blob", "a/3.blob"]):
+        file = tmp_path / name
+        file.parent.mkdir(exist_ok=True)
+        file.write_bytes(bytes(100))
+        os.utime(file, (1000 + age, 1000 + age))
+    prune(tmp_path, kept_bytes=150)
+    assert [str(file.relative_to(tmp_path)) for file in sorted(tmp_path.rglob("*"))] == ["a", "a/3.blob"]
