@@ -53,10 +53,12 @@ class Plan:
             raise fault
         encoder = encoder_of(self.bundle, engine, precision, EngineSettings())
         embed, close = encoder.embed, encoder.close
+        golden = {sample.tobytes() for sample in encoder.bundle.tensors("golden", "samples")["samples"]}
 
         def faulty(frames):
             # Golden samples go well unless the fault says otherwise: an engine may fail on one frame only.
-            if fault is None or (len(frames) == 8 and not getattr(fault, "always", False)):
+            proving = len(frames) == 1 and frames[0].tobytes() in golden
+            if fault is None or (proving and not getattr(fault, "always", False)):
                 return embed(frames)
             return fault(frames, embed(frames))
 
