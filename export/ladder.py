@@ -15,7 +15,7 @@ from edgessl.export.calibrate import Ranges
 from edgessl.export.draft import Draft, Floats, judged_or_reason
 from edgessl.export.graphs import Graphs
 from edgessl.export.layers import Layers, alone, layer_cosines, starts_at
-from edgessl.export.placement import quantizable
+from edgessl.export.placement import Placement, quantizable
 from edgessl.export.quantize import quantized
 from edgessl.export.smooth import smoothed
 from edgessl.export.targets import Target
@@ -64,12 +64,10 @@ def descend(
     attempt = _tried(draft, target, graphs, ranges)
     smooth: tuple[str, ...] = ()
     if attempt.reason and attempt.rows:
-        encoder, moved, changed = smoothed(graphs.encoder, ranges)
+        eased, moved, changed = _smoothed(graphs, ranges)
         if changed:
             say(f"int8 for {target.engine}: {attempt.reason}; smoothing {len(changed)} products")
-            trunk, _, _ = smoothed(graphs.trunk, ranges)
-            graphs, ranges = replace(graphs, encoder=encoder, trunk=trunk), moved
-            smooth = tuple(changed)
+            graphs, ranges, smooth = eased, moved, changed
             attempt = _tried(draft, target, graphs, ranges, smooth=smooth)
     if not attempt.reason:
         return attempt
@@ -81,6 +79,28 @@ def descend(
         if not attempt.reason and _surely(draft, attempt):
             break
     return attempt
+
+
+def formed(graphs: Graphs, ranges: Ranges, placement: Placement, like: Attempt) -> Attempt:
+    """The form of a placement that leaves the same layers in float, and smooths the same, as one of another placement."""
+    if like.smoothed:
+        graphs, ranges, _ = _smoothed(graphs, ranges)
+    return replace(like, **_rounded(graphs, ranges, placement, like.excluded))
+
+
+def _smoothed(graphs: Graphs, ranges: Ranges) -> tuple[Graphs, Ranges, tuple[str, ...]]:
+    encoder, moved, changed = smoothed(graphs.encoder, ranges)
+    trunk, _, _ = smoothed(graphs.trunk, ranges)
+    return replace(graphs, encoder=encoder, trunk=trunk), moved, tuple(changed)
+
+
+def _rounded(
+    graphs: Graphs, ranges: Ranges, placement: Placement, exclude: tuple[str, ...]
+) -> dict[str, onnx.ModelProto]:
+    models = {"encoder": graphs.encoder, "trunk": graphs.trunk}
+    return {
+        role: quantized(model, ranges, placement, exclude=exclude, same=graphs.same) for role, model in models.items()
+    }
 
 
 def _surely(draft: Draft, attempt: Attempt) -> bool:
@@ -114,13 +134,10 @@ def _tried(
     smooth: tuple[str, ...] = (),
     exclude: tuple[str, ...] = (),
 ) -> Attempt:
-    encoder, trunk = (
-        quantized(model, ranges, target.placement, exclude=exclude, same=graphs.same)
-        for model in (graphs.encoder, graphs.trunk)
-    )
-    attempt = Attempt(encoder=encoder, trunk=trunk, excluded=exclude, smoothed=smooth)
+    models = _rounded(graphs, ranges, target.placement, exclude)
+    attempt = Attempt(**models, excluded=exclude, smoothed=smooth)
     try:
-        attempt.files = write(draft, target, {"encoder": encoder, "trunk": trunk}, "int8")
+        attempt.files = write(draft, target, models, "int8")
     except (EngineError, GateError) as error:
         attempt.files, attempt.reason = target.files("encoder", "int8") | target.files("trunk", "int8"), str(error)
     else:

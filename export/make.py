@@ -17,12 +17,11 @@ from edgessl.export.config import ExportConfig
 from edgessl.export.draft import Draft, Floats, judged_or_reason
 from edgessl.export.fold import record_fold
 from edgessl.export.graphs import Graphs
-from edgessl.export.ladder import Attempt, descend, layers_of, where, write
+from edgessl.export.ladder import Attempt, descend, formed, layers_of, where, write
 from edgessl.export.layers import Layers
 from edgessl.export.lint import lint
 from edgessl.export.pays import timed
-from edgessl.export.placement import PLACEMENTS
-from edgessl.export.quantize import quantized
+from edgessl.export.placement import PLACEMENTS, attention
 from edgessl.export.targets import TARGETS, Target
 from edgessl.export.typed import overflowing
 from edgessl.runtimes.verify import ParityRow
@@ -152,20 +151,19 @@ class Maker:
         return form
 
     def _alike(self, target: Target) -> Attempt | None:
-        """The form of a placement that rounds more than this one, without what it rounds beyond; None where there is none.
+        """The form of a placement that rounds attention as well, without that; None where there is none, or it failed by it.
 
         What passed with more rounded passes with less; and the file is judged on its own all the same.
         """
         placement = target.placement
-        found = [form for name, form in self._forms.items() if PLACEMENTS[name].trained == placement.name]
-        if not found or found[0].reason or found[0].smoothed:
+        found = next((form for name, form in self._forms.items() if PLACEMENTS[name].trained == placement.name), None)
+        if found is None or not found.rows:
             return None
-        ranges, excluded = self.ranges[placement.name], found[0].excluded
-        encoder, trunk = (
-            quantized(model, ranges, placement, exclude=excluded, same=self.graphs.same)
-            for model in (self.graphs.encoder, self.graphs.trunk)
-        )
-        return replace(found[0], encoder=encoder, trunk=trunk)
+        if not attention(PLACEMENTS["openvino"], self.graphs.encoder):
+            return found  # the placements are one here
+        if found.reason:
+            return None
+        return formed(self.graphs, self.ranges[placement.name], placement, found)
 
     def _judged_by_stand_in(
         self, target: Target, files: dict[str, Kind]

@@ -114,6 +114,24 @@ def norm_net(*, outlier: float = 1.0, seed: int = 0) -> onnx.ModelProto:
     return model_of(nodes, {"frames": (TensorProto.FLOAT, ["batch", 5, 12])}, {"vectors": ["batch", 6]}, constants)
 
 
+def attention_net() -> onnx.ModelProto:
+    """Series `(batch, 5, 12)` -> queries, keys and values, what one gives the other, and a product behind it."""
+    rng = np.random.default_rng(0)
+    node = helper.make_node
+    nodes = [
+        *(node("MatMul", ["frames", f"w{part}"], [part], name=f"{part}/MatMul") for part in "qkv"),
+        node("Transpose", ["k"], ["turned"], perm=[0, 2, 1], name="turn"),
+        node("MatMul", ["q", "turned"], ["scores"], name="scores/MatMul"),
+        node("Softmax", ["scores"], ["soft"], name="soft/Softmax"),
+        node("MatMul", ["soft", "v"], ["mixed"], name="mixed/MatMul"),
+        node("ReduceMean", ["mixed", "axis"], ["vectors"], name="pool", keepdims=0),
+    ]
+    constants: dict[str, np.ndarray] = {
+        f"w{part}": rng.normal(0, 0.3, (12, 7)).astype(np.float32) for part in "qkv"
+    } | {"axis": np.array([1])}
+    return model_of(nodes, {"frames": (TensorProto.FLOAT, ["batch", 5, 12])}, {"vectors": ["batch", 7]}, constants)
+
+
 def frames_of(count: int, seed: int = 1) -> np.ndarray:
     """For `conv_net`: low-pass noise."""
     rng = np.random.default_rng(seed)

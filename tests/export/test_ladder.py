@@ -15,13 +15,14 @@ from edgessl.export import ladder
 from edgessl.export.calibrate import Ranges, observe
 from edgessl.export.draft import Draft
 from edgessl.export.graphs import Graphs
-from edgessl.export.ladder import Attempt, descend, layers_of, where
+from edgessl.export.ladder import Attempt, descend, formed, layers_of, where
 from edgessl.export.placement import PLACEMENTS
+from edgessl.export.quantize import quantized
 from edgessl.export.surgery import weights_of
 from edgessl.export.targets import TARGETS, Target
 from edgessl.runtimes.verify import BOUNDS
 from tests.export.hand_drafts import FEW, chain_net, draft_of, files_in, graphs_of, points_of
-from tests.export.hand_graphs import norm_net, tokens_of
+from tests.export.hand_graphs import attention_net, norm_net, places_of_pairs, tokens_of
 
 ONNX = TARGETS["onnx"]
 SYMMETRIC = replace(ONNX, placement=PLACEMENTS["symmetric"])
@@ -218,3 +219,17 @@ def test_without_any_figure_the_first_layer_is_named(tmp_path: Path, monkeypatch
     assert layers_of(draft, ONNX, graphs, empty) == []
     assert where(draft, ONNX, graphs, empty, "int8") == "layer.0/Gemm"
     assert ranges.low
+
+
+@pytest.mark.parametrize("smooth", [False, True])
+def test_a_form_without_attention_leaves_the_same_layers_in_float(smooth: bool) -> None:
+    model = attention_net()
+    ranges = observe(model, tokens_of(30))
+    graphs = graphs_of(model)
+    like = Attempt(encoder=model, trunk=model, excluded=("q/MatMul",), smoothed=("a",) * smooth)
+    made = formed(graphs, ranges, PLACEMENTS["symmetric"], like)
+    plain, whole = (places_of_pairs(quantized(model, ranges, PLACEMENTS[name], exclude=["q/MatMul"]))
+                    for name in ("symmetric", "openvino"))  # fmt: skip
+    assert set(places_of_pairs(made.encoder)) == set(places_of_pairs(made.trunk)) == set(plain)
+    assert set(whole) - set(plain) == {"q", "turned", "v", "soft"}
+    assert (made.excluded, made.smoothed) == (like.excluded, like.smoothed)

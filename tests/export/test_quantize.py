@@ -19,6 +19,7 @@ from edgessl.export.quantize import quantized
 from edgessl.export.surgery import weights_of
 from edgessl.runtimes.engines import open_engine
 from tests.export.hand_graphs import (
+    attention_net,
     conv_net,
     frames_of,
     inner,
@@ -71,24 +72,6 @@ def test_a_transformers_stream_stays_in_float(norm_ranges: Ranges, placement: Pl
     assert set(places_of_pairs(model)) == {"n0", "soft", "n1"}
     assert read_by(model, "a/Add") == ["frames", "o"]
     assert read_by(model, "b.norm/LayerNormalization")[0] == "stream"
-
-
-def attention_net() -> onnx.ModelProto:
-    """Series `(batch, 5, 12)` -> queries, keys and values, what one gives the other, and a product behind it."""
-    rng = np.random.default_rng(0)
-    node = helper.make_node
-    nodes = [
-        *(node("MatMul", ["frames", f"w{part}"], [part], name=f"{part}/MatMul") for part in "qkv"),
-        node("Transpose", ["k"], ["turned"], perm=[0, 2, 1], name="turn"),
-        node("MatMul", ["q", "turned"], ["scores"], name="scores/MatMul"),
-        node("Softmax", ["scores"], ["soft"], name="soft/Softmax"),
-        node("MatMul", ["soft", "v"], ["mixed"], name="mixed/MatMul"),
-        node("ReduceMean", ["mixed", "axis"], ["vectors"], name="pool", keepdims=0),
-    ]
-    constants: dict[str, np.ndarray] = {
-        f"w{part}": rng.normal(0, 0.3, (12, 7)).astype(np.float32) for part in "qkv"
-    } | {"axis": np.array([1])}
-    return model_of(nodes, {"frames": (TensorProto.FLOAT, ["batch", 5, 12])}, {"vectors": ["batch", 7]}, constants)
 
 
 def test_openvino_gets_attention_in_integers_with_all_steps_above_zero_behind_a_softmax() -> None:
