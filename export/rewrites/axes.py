@@ -39,7 +39,9 @@ class Axes:
     @classmethod
     def of(cls, model: onnx.ModelProto) -> Axes:
         """Infer the shapes of a graph."""
-        inferred = onnx.shape_inference.infer_shapes(model, data_prop=True).graph
+        weights = weights_of(model)
+        small = {name for name, entry in weights.items() if np.prod(entry.dims, dtype=np.int64) <= 8}
+        inferred = onnx.shape_inference.infer_shapes(_light(model, small), data_prop=True).graph
         shapes: dict[str, Shape] = {
             entry.name: tuple(
                 size.dim_value if size.HasField("dim_value") else size.dim_param or None
@@ -48,10 +50,8 @@ class Axes:
             for entry in (*inferred.input, *inferred.value_info, *inferred.output)
             if entry.type.tensor_type.HasField("shape")
         }
-        weights = weights_of(model)
         shapes |= {name: tuple(entry.dims) for name, entry in weights.items()}
-        small = {name: entry for name, entry in weights.items() if np.prod(entry.dims, dtype=np.int64) <= 8}
-        return cls(shapes, {name: numpy_helper.to_array(entry) for name, entry in small.items()})
+        return cls(shapes, {name: numpy_helper.to_array(weights[name]) for name in small})
 
     def size(self, value: str, axis: int) -> int | None:
         """Entries along an axis, None where that is free or unknown."""
@@ -113,6 +113,22 @@ class Axes:
             return None
         gone = kind == "Squeeze" or (kind in _REDUCED and not attribute(node, "keepdims", 1))
         return axis - sum(each < axis for each in own_axes) if gone else axis
+
+
+def _light(model: onnx.ModelProto, small: set[str]) -> onnx.ModelProto:
+    """A graph of the same shapes whose weights are inputs: inference would copy a hundred megabytes of them twice."""
+    light = onnx.ModelProto(ir_version=model.ir_version)
+    light.opset_import.extend(model.opset_import)
+    light.graph.name = model.graph.name
+    for field in ("node", "input", "output", "value_info"):
+        getattr(light.graph, field).extend(getattr(model.graph, field))
+    given = {entry.name for entry in model.graph.input}
+    for entry in model.graph.initializer:
+        if entry.name in small:
+            light.graph.initializer.append(entry)
+        elif entry.name not in given:
+            light.graph.input.append(helper.make_tensor_value_info(entry.name, entry.data_type, entry.dims))
+    return light
 
 
 def attribute(node: onnx.NodeProto, name: str, otherwise: Any) -> Any:
