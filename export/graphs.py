@@ -80,7 +80,10 @@ def _parts_of(whole: onnx.ModelProto) -> Graphs:
     plain.CopyFrom(whole)
     same = without_ports(plain)
     inner = [entry.name for entry in whole.graph.output if entry.name != "vectors"]
-    return Graphs(encoder=narrowed(part(plain, ["vectors"])), trunk=part(whole, inner), same=same)
+    trunk = part(whole, inner)
+    # What both compute they compute alike: ranges are seen in the encoder, and hold for the trunk.
+    shared = {name for node in trunk.graph.node for name in node.output}
+    return Graphs(encoder=narrowed(part(plain, ["vectors"]), keep=shared), trunk=trunk, same=same)
 
 
 def _with_biases(whole: onnx.ModelProto) -> None:

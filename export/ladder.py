@@ -85,7 +85,7 @@ def formed(graphs: Graphs, ranges: Ranges, placement: Placement, like: Attempt) 
     """The form of a placement that leaves the same layers in float, and smooths the same, as one of another placement."""
     if like.smoothed:
         graphs, ranges, _ = _smoothed(graphs, ranges)
-    return replace(like, **_rounded(graphs, ranges, placement, like.excluded))
+    return replace(like, layers=[], **_rounded(graphs, ranges, placement, like.excluded))
 
 
 def _smoothed(graphs: Graphs, ranges: Ranges) -> tuple[Graphs, Ranges, tuple[str, ...]]:

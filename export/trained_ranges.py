@@ -24,7 +24,7 @@ def with_trained(seen: Ranges, model: onnx.ModelProto, trained: Mapping[str, tup
     """
     low, high, found = dict(seen.low), dict(seen.high), 0
     relus = {node.output[0] for node in model.graph.node if node.op_type in RECTIFIERS}
-    for key, name in _places(model).items():
+    for key, name in _places(model):
         if key not in trained:
             continue
         least, most = trained[key]
@@ -37,18 +37,17 @@ def with_trained(seen: Ranges, model: onnx.ModelProto, trained: Mapping[str, tup
     return Ranges(low, high, seen.channel_low, seen.channel_high, trained=bool(found))
 
 
-def _places(model: onnx.ModelProto) -> dict[str, str]:
-    """Name of a range -> the value of the graph that has it."""
+def _places(model: onnx.ModelProto) -> list[tuple[str, str]]:
+    """Names of ranges, each with a value of the graph that has it; queries, keys and values share a module."""
     readers = readers_of(model)
     given = {entry.name for entry in model.graph.output}
     products = set(quantizable(model))
-    places: dict[str, str] = {}
+    places: list[tuple[str, str]] = []
     for node in model.graph.node:
         if node.name not in products:
             continue
         module, output = node.name.rpartition("/")[0], node.output[0]
         after = readers.get(output, [])
         alone = len(after) == 1 and after[0].op_type in RECTIFIERS and output not in given
-        places[f"input.{module}"] = node.input[0]
-        places[f"output.{module}"] = after[0].output[0] if alone else output
+        places += [(f"input.{module}", node.input[0]), (f"output.{module}", after[0].output[0] if alone else output)]
     return places

@@ -87,7 +87,7 @@ class Axes:
             order = list(attribute(node, "perm", list(range(rank))[::-1]))
             return order.index(axis)
         if kind == "Reshape":
-            return _reshaped(given, made, axis)
+            return _reshaped(given, made, axis) if node.input[1] in self.stored else None
         return self._cut(node, axis, rank)
 
     def _cut(self, node: onnx.NodeProto, axis: int, rank: int) -> int | None:
@@ -101,7 +101,7 @@ class Axes:
         if kind not in ("Slice", "Squeeze", "Unsqueeze", *_REDUCED):
             return None
         where = node.input[3 if kind == "Slice" else 1] if len(node.input) > (3 if kind == "Slice" else 1) else ""
-        if where not in self.stored:
+        if where not in self.stored or not self.stored[where].size:
             return None
         named = [int(each) for each in self.stored[where].ravel()]
         if kind == "Unsqueeze":

@@ -71,6 +71,9 @@ def _fused(
     turned = readers.get(after[0].output[0], [])
     if len(shape) != 5 or shape[2] != 3 or min(shape[1:]) < 1 or [each.op_type for each in turned] != ["Transpose"]:
         return None
+    columns = 3 * shape[3] * shape[4]
+    if weights[node.input[1]].dims[1:] != [columns] or (bias is not None and bias.shape != (columns,)):
+        return None
     taken = _taken(readers.get(turned[0].output[0], []), weights, readers)
     if list(attribute(turned[0], "perm", [])) != _PERM or len(taken) != 3:
         return None
@@ -83,7 +86,7 @@ def _taken(
     """The values that are made of entry 0, 1 and 2 of the first axis; nothing where it is read in another way."""
     made: dict[int, str] = {}
     for node in nodes:
-        if any(name not in weights for name in node.input[1:]):
+        if any(name not in weights for name in node.input[1:]) or (node.op_type == "Slice" and len(node.input) < 4):
             return ()
         cuts = [numpy_helper.to_array(weights[name]) for name in node.input[1:]]
         after = readers.get(node.output[0], [])

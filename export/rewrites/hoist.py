@@ -34,7 +34,11 @@ def _hoist_one(model: onnx.ModelProto) -> bool:
             continue
         back = readers.get(rounds.output[0], [])
         one = rounds.input[1] in weights and not weights[rounds.input[1]].dims
-        if not one or [node.op_type for node in back] != ["DequantizeLinear"] or moves.output[0] in given:
+        if (
+            not one
+            or [node.op_type for node in back] != ["DequantizeLinear"]
+            or given.intersection([moves.output[0], rounds.output[0]])
+        ):
             continue
         # x -> moves -> Q -> DQ -> readers  becomes  x -> Q -> DQ -> moves -> readers
         source, last = moves.input[0], back[0].output[0]

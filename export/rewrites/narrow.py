@@ -7,13 +7,14 @@ along an axis and then takes one entry of it; the vector does not change.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-from edgessl.export.rewrites.axes import Axes, attribute
+from edgessl.export.rewrites.axes import SUMS, Axes, attribute
 from edgessl.export.surgery import part, readers_of, weights_of
 
 
@@ -25,22 +26,27 @@ class Entry:
     index: int
 
 
-def narrowed(model: onnx.ModelProto) -> onnx.ModelProto:
-    """A copy without what is computed and not read; values keep their names, and those of one entry an axis of size 1."""
+def narrowed(model: onnx.ModelProto, keep: Collection[str] = ()) -> onnx.ModelProto:
+    """A copy without what is computed and not read; values keep their names, and those of one entry an axis of size 1.
+
+    Args:
+        model: The graph; it is not changed.
+        keep: Values that stay whole.
+    """
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
     axes = Axes.of(model)
-    wanted = _wanted(copy, axes)
+    wanted = _wanted(copy, axes, keep)
     if wanted:
         _rewrite(copy, axes, wanted)
         del copy.graph.value_info[:]  # of the shapes before
     return part(copy, [entry.name for entry in copy.graph.output])
 
 
-def _wanted(model: onnx.ModelProto, axes: Axes) -> dict[str, Entry]:
+def _wanted(model: onnx.ModelProto, axes: Axes, keep: Collection[str]) -> dict[str, Entry]:
     """Values of which one entry is all that is read, and whose nodes can compute it alone."""
     readers = readers_of(model)
-    given = {entry.name for entry in model.graph.output}
+    given = {entry.name for entry in model.graph.output}.union(keep)
     wanted: dict[str, Entry] = {}
     for node in reversed(model.graph.node):
         if len(node.output) != 1 or node.output[0] in given:
@@ -85,11 +91,16 @@ def _taken(node: onnx.NodeProto, axes: Axes) -> Entry | None:
 
 
 def _inputs(node: onnx.NodeProto, axes: Axes, entry: Entry) -> dict[int, int]:
-    """Places of a node's inputs -> the axis of them that becomes `entry.axis` of its output."""
-    size = axes.size(node.output[0], entry.axis)
+    """Places of a node's inputs -> the axis of them that becomes `entry.axis` of its output; none where that is not known."""
+    size, rank = axes.size(node.output[0], entry.axis), len(axes.shapes.get(node.output[0], ()))
     found = {}
     for place, name in enumerate(node.input):
-        for axis in range(len(axes.shapes.get(name, ()))):
+        shape = axes.shapes.get(name)
+        if node.op_type in (*SUMS, "MatMul"):
+            beside = None if shape is None else shape[entry.axis - rank] if rank - entry.axis <= len(shape) else 1
+            if beside is None or (node.op_type in SUMS and beside not in (1, size)):
+                return {}  # it may be stretched, or as long
+        for axis in range(len(shape or ())):
             if axes.size(name, axis) == size and axes.through(node, place, axis) == entry.axis:
                 found[place] = axis
     return found
@@ -101,6 +112,8 @@ def _rewrite(model: onnx.ModelProto, axes: Axes, wanted: dict[str, Entry]) -> No
     cut: dict[tuple[str, Entry], str] = {}
     for node in model.graph.node:
         entry = wanted.get(node.output[0]) if node.output else None
+        source = node.input[0] if node.input else ""
+        first = source in wanted and _taken(node, axes) == wanted[source]
         if entry is not None:
             for place, axis in _inputs(node, axes, entry).items():
                 name, own = node.input[place], Entry(axis, entry.index)
@@ -112,7 +125,7 @@ def _rewrite(model: onnx.ModelProto, axes: Axes, wanted: dict[str, Entry]) -> No
                 node.input[place] = cut[name, own]
             if node.op_type == "Reshape":
                 _one(model, node, axes, entry)
-        elif node.input and node.input[0] in wanted and _taken(node, axes) == wanted[node.input[0]]:
+        if first:
             _take_first(model, node)
         nodes.append(node)
     copies = [onnx.NodeProto.FromString(node.SerializeToString()) for node in nodes]
@@ -121,12 +134,7 @@ def _rewrite(model: onnx.ModelProto, axes: Axes, wanted: dict[str, Entry]) -> No
 
 
 def _cut(model: onnx.ModelProto, name: str, entry: Entry, fresh: str) -> list[onnx.NodeProto]:
-    """One entry of a value under another name: a node, or for a weight a smaller weight."""
-    stored = weights_of(model).get(name)
-    if stored is not None:
-        value = np.take(numpy_helper.to_array(stored), [entry.index], entry.axis)
-        model.graph.initializer.append(numpy_helper.from_array(value, fresh))
-        return []
+    """One entry of a value under another name. Also of a weight: a tail's keep their names, and engines fold the rest."""
     bounds = {"from": entry.index, "to": entry.index + 1, "axis": entry.axis}
     for key, number in bounds.items():
         model.graph.initializer.append(numpy_helper.from_array(np.array([number], np.int64), f"{fresh}.{key}"))

@@ -2,7 +2,7 @@
 
 A matrix product is computed block by block, and a CPU kernel wants blocks of rows that divide the rows evenly. 197 and 257
 are primes: OpenVINO 2026.4 takes a quarter more time for the int8 products of 197 tokens than for those of 198 or 200 (two
-threads, AVX512-VNNI; `benchmarks/token_padding.py`). The tokens that are added are zeros where they come in; a term far
+threads, AVX512-VNNI; `benchmarks/token_padding.py`). The tokens that are added are copies of the last; a term far
 below zero in front of each softmax gives them no attention, so no other token ever sees them.
 """
 
@@ -20,7 +20,7 @@ from edgessl.export.surgery import part, weights_of
 
 _LEAST = 96  #: with fewer tokens all rows are one block or two
 _BLOCKS = range(16, 65)  #: rows of a block that kernels are quick with; ours, from the benchmark
-_HIDDEN = -1e9  #: its exponential is 0 in every float
+_HIDDEN = -1e9  #: beside any real score its exponential is 0 in every float
 
 
 def even_tokens(tokens: int) -> int:
@@ -86,8 +86,11 @@ class _Padding:
     constants: dict[str, np.ndarray] = field(default_factory=dict)
     more: dict[str, frozenset[int]] = field(default_factory=dict)
     silent: set[str] = field(default_factory=set)
+    weights: dict[str, onnx.TensorProto] = field(default_factory=dict)
+    hidden: int = 0
 
     def __post_init__(self) -> None:
+        self.weights = weights_of(self.model)
         if self.value in {entry.name for entry in self.model.graph.input}:
             self._begin()
 
@@ -112,6 +115,9 @@ class _Padding:
     def _begin(self) -> None:
         pads = np.array([0, 0, 0, 0, self.size - self.tokens, 0], np.int64)
         self._add("Pad", [self.value, self._constant(f"{self._fresh}.pads", pads)], self._fresh)
+        self.nodes[-1].attribute.append(
+            helper.make_attribute("mode", "edge")
+        )  # as safe to compute with as the last one
         self.more[self._fresh] = frozenset({1})
 
     def _read_padded(self, node: onnx.NodeProto) -> None:
@@ -134,10 +140,12 @@ class _Padding:
             for axis in axes:
                 sizes[axis] = self.size if sizes[axis] == self.tokens else sizes[axis]
             node.input[1] = self._constant(f"{node.output[0]}.shape", sizes)
-        elif node.op_type == "Softmax":
+        last = self._last_of(node.output[0])
+        hides = node.op_type == "Softmax" and last in axes and attribute(node, "axis", -1) in (-1, last)
+        if hides:
             self._hide(node)
         rounds = node.op_type in ("QuantizeLinear", "DequantizeLinear")  # 0 stays 0
-        if node.op_type == "Softmax" or (rounds and node.input[0] in self.silent):
+        if hides or (rounds and node.input[0] in self.silent):
             self.silent.add(node.output[0])
         if axes:
             self.more[node.output[0]] = axes
@@ -152,6 +160,8 @@ class _Padding:
             axis, first, end = attribute(node, "axis", 0) % rank, int(cuts[0].ravel()[0]), self.tokens
         elif node.op_type == "Slice" and len(cuts) >= 3:
             axis, first, end = int(cuts[2][0]) % rank, int(cuts[0][0]), int(cuts[1][0])
+            if len(cuts) > 3 and cuts[3][0] != 1:
+                return False
         else:
             return False
         return self.more[named[0]] == {axis} and first >= 0 and 0 < end <= self.tokens
@@ -168,9 +178,21 @@ class _Padding:
                     return None
                 if out is not None or node.op_type == "Softmax":
                     made.add(axis if out is None else out)
-        if node.op_type in SUMS and not all(self._alike(node, place, made) for place in range(len(node.input))):
+        if node.op_type == "MatMul" and not self._meet(named):
+            return None
+        if node.op_type in (*SUMS, "MatMul") and not all(
+            self._alike(node, place, made) for place in range(len(node.input))
+        ):
             return None
         return frozenset(made)
+
+    def _last_of(self, name: str) -> int:
+        return len(self.axes.shapes[self._plain(name)]) - 1
+
+    def _meet(self, named: Sequence[str]) -> bool:
+        """Whether both factors of a product have more entries where they meet, or neither."""
+        left, right = (self.more.get(name, frozenset()) for name in named)
+        return (self._last_of(named[0]) in left) == (self._last_of(named[1]) - 1 in right)
 
     def _unheard(self, node: onnx.NodeProto, named: Sequence[str], place: int, axis: int) -> bool:
         """Whether what is added makes no difference along an axis that a node sums over."""
@@ -187,8 +209,11 @@ class _Padding:
         if shape is None:
             return False
         has = {rank - len(shape) + axis for axis in self.more.get(self._fresh if name == self.value else name, ())}
-        lacks = {axis for axis in made - has if axis >= rank - len(shape) and shape[axis - rank] != 1}
-        return not lacks or name in weights_of(self.model)
+        own = {axis for axis in made - has if axis >= rank - len(shape)}
+        if node.op_type == "MatMul":  # rows are the left factor's, columns the right one's
+            own -= {rank - 1 if place == 0 else rank - 2}
+            return not {axis for axis in own if shape[axis - rank] != 1}
+        return not {axis for axis in own if shape[axis - rank] != 1} or name in self.weights
 
     def _stretch(self, node: onnx.NodeProto) -> None:
         """More entries for a constant beside a padded value: copies of its last one."""
@@ -199,7 +224,7 @@ class _Padding:
             for axis in self.more.get(name, ())
         }
         for place, name in enumerate(node.input):
-            stored = weights_of(self.model).get(name)
+            stored = self.weights.get(name)
             if stored is None:
                 continue
             value = numpy_helper.to_array(stored)
@@ -209,13 +234,15 @@ class _Padding:
                 for axis in range(value.ndim)
             ]
             if any(after for _, after in widths):
-                node.input[place] = self._constant(f"{name}.padded", np.pad(value, widths, mode="edge"))
+                fresh = ".".join(["padded", name, *(str(axis) for axis, (_, after) in enumerate(widths) if after)])
+                node.input[place] = self._constant(fresh, np.pad(value, widths, mode="edge"))
 
     def _hide(self, node: onnx.NodeProto) -> None:
         """Subtract so much in front of a softmax that what was added gets nothing."""
         term = np.zeros(self.size, np.float32)
         term[self.tokens :] = _HIDDEN
         hidden = f"{node.output[0]}.hidden"
+        self.hidden += 1
         self._add("Add", [node.input[0], self._constant(f"hidden.{self.tokens}", term)], hidden)
         node.input[0] = hidden
 
@@ -224,6 +251,8 @@ class _Padding:
 
     def _cut(self, name: str) -> str:
         """A padded value as it was."""
+        if name == self._fresh:
+            return self.value
         plain, value = f"{name}.tokens", name
         if any(plain in node.output for node in self.nodes):
             return plain
@@ -243,7 +272,9 @@ class _Padding:
         self.nodes.append(helper.make_node(kind, inputs, [output], name=output))
 
     def finished(self) -> onnx.ModelProto:
-        """The graph; what it gives has the shape and the name that it had."""
+        """The graph; what it gives has the shape and the name that it had. As it was where padding never reached attention."""
+        if not self.hidden:
+            return self.model
         outputs = [entry.name for entry in self.model.graph.output]
         for name in outputs:
             if name in self.more:

@@ -73,13 +73,13 @@ class OpenVino:
             if loops:  # nothing could stop one that does not end
                 raise ValueError(f"it holds control flow ({', '.join(loops)}), which has no bound in time")
             _replace(self._model, constants or {})
+            self._describe(self._model)  # compiled, it may call one of two ends that hold the same by the other's name
             one = model_of_one(self._model)
             if one is not None:
                 with suppress(RuntimeError):  # its compiler takes no single sample, and may take any batch
                     self._open_single(one)
             if self._single is None:
                 self._any_batch()
-                self._describe(self._compiled)
         except BundleError:
             raise
         except Exception as error:  # openvino raises RuntimeError, TypeError and errors of its bindings
@@ -123,7 +123,6 @@ class OpenVino:
 
     def _open_single(self, one: Any) -> None:
         model = self._model
-        self._describe(model)
         compiled = self._compile(one, "-one")
         single = Single(compiled, *(list(map(_name, ports)) for ports in (model.inputs, model.outputs)))
         self._compiled, self._single = compiled, single

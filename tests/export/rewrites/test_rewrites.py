@@ -24,6 +24,7 @@ from edgessl.export.rewrites.narrow import narrowed
 from edgessl.export.rewrites.pad import even_tokens, padded
 from edgessl.export.split import Split, split_encoder
 from edgessl.export.surgery import weights_of
+from edgessl.export.tail import write_tail
 from edgessl.signals import image_spec
 from tests.export.conftest import smooth_frames
 from tests.export.hand_graphs import inner, model_of
@@ -87,9 +88,22 @@ def multiplications(model: onnx.ModelProto, frames: np.ndarray) -> int:
 FRAMES = smooth_frames(3, SIDE, SIDE, seed=4)
 
 
+@pytest.fixture(scope="module")
+def rounded(graphs: Graphs) -> onnx.ModelProto:
+    """The encoder in int8, as OpenVINO gets it."""
+    ranges = observe(graphs.encoder, smooth_frames(20, SIDE, SIDE))
+    return quantized(graphs.encoder, ranges, PLACEMENTS["openvino"])
+
+
 @pytest.mark.slow
 class TestAllOfThem:
-    @pytest.mark.parametrize("rewrite", [narrowed, padded, separated, hoisted])
+    @pytest.mark.parametrize("rewrite", [narrowed, padded, hoisted])
+    def test_a_rounded_encoder_gives_what_it_gave(self, rounded, rewrite) -> None:
+        got = rewrite(rounded)
+        wanted, vectors = (run(each, {"frames": FRAMES})["vectors"] for each in (rounded, got))
+        np.testing.assert_allclose(vectors, wanted, atol=1e-5)
+
+    @pytest.mark.parametrize("rewrite", [narrowed, padded, separated])
     def test_an_encoder_gives_the_vectors_of_pytorch(self, plain, encoder, rewrite) -> None:
         before = plain.SerializeToString(deterministic=True)
         rewritten = rewrite(plain)
@@ -108,8 +122,8 @@ class TestAllOfThem:
             np.testing.assert_allclose(got[name], value, atol=1e-4, rtol=1e-4, err_msg=name)
 
     @pytest.mark.parametrize("rewrite", [narrowed, padded, separated, hoisted])
-    def test_what_is_rewritten_already_stays(self, plain, rewrite) -> None:
-        once = rewrite(plain)
+    def test_what_is_rewritten_already_stays(self, plain, rounded, rewrite) -> None:
+        once = rewrite(plain if rewrite is separated else rounded)
         assert kinds(rewrite(once)) == kinds(once)
 
 
@@ -128,15 +142,48 @@ class TestNarrowed:
         frames = FRAMES[:1]
         assert multiplications(whole, frames) - multiplications(narrowed(whole), frames) == block - last
 
-    def test_a_mean_over_tokens_needs_them_all(self) -> None:
-        graphs = traced(split_encoder(vit("mean")))
-        names = {node.name for node in graphs.encoder.graph.node}
-        assert kinds(narrowed(graphs.encoder)) == kinds(graphs.encoder)
-        assert {node.name for node in narrowed(graphs.encoder).graph.node} == names
+    def test_a_mean_over_tokens_needs_them_all(self, tmp_path) -> None:
+        path = tmp_path / "encoder.onnx"
+        prepared = split_encoder(vit("mean")).encoder
+        write_graph(prepared, (prepared.blank(2),), path, inputs=["frames"], outputs=["vectors"], dynamic=["frames"])
+        whole = separated(onnx.load(path))
+        assert kinds(narrowed(whole)) == kinds(whole)
+
+    def test_weights_of_a_tail_keep_their_names_and_shapes(self, tmp_path) -> None:
+        """One with an axis of tokens too: the device gives them by name."""
+
+        class Placed(torch.nn.Module):
+            def __init__(self, norm: torch.nn.Module) -> None:
+                super().__init__()
+                self.norm, self.where = norm, torch.nn.Parameter(torch.randn(1, TOKENS, 12))
+
+            def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+                return torch.as_tensor(self.norm(tokens) + self.where)
+
+        encoder = vit()
+        encoder.stages[-1] = Placed(encoder.stages[-1])
+        prepared = split_encoder(encoder)
+        write_tail(prepared, tmp_path / "tail.onnx")
+        stored = {name: tuple(entry.dims) for name, entry in weights_of(onnx.load(tmp_path / "tail.onnx")).items()}
+        for name, value in prepared.tail_weights().items():
+            assert stored[f"weight.{name}"] == tuple(value.shape)
+
+    def test_what_a_trunk_computes_too_stays_whole(self) -> None:
+        """Ranges are seen in the encoder, and hold for the trunk."""
+        encoder = vit()
+        encoder.cut = len(encoder.stages)  # nothing but the pool behind the trunk
+        graphs = traced(split_encoder(encoder))
+        names = {name for node in graphs.trunk.graph.node for name in node.output if "latents" not in name}
+        shapes = [Axes.of(graph).shapes for graph in (graphs.encoder, graphs.trunk)]
+        shared = [name for name in names if name in shapes[0] and name in shapes[1]]
+        assert len(shared) > 50
+        for name in shared:
+            sizes = [[size for size in shape[name] if isinstance(size, int)] for shape in shapes]
+            assert sizes[0] == sizes[1], name
 
 
 class TestNarrowedByHand:
-    def graph(self, *readers: onnx.NodeProto, outputs: dict[str, list[object]]) -> onnx.ModelProto:
+    def graph(self, *readers: onnx.NodeProto, outputs: dict[str, list[object]], other: bool = False) -> onnx.ModelProto:
         node = helper.make_node
         nodes = [
             node("MatMul", ["x", "w"], ["product"], name="product"),
@@ -149,9 +196,13 @@ class TestNarrowedByHand:
             "w": rng.normal(size=(4, 6)).astype(np.float32),
             "places": rng.normal(size=(7, 6)).astype(np.float32),
             "two": np.array(2),
-            **{str(number): np.array([number]) for number in (1, 3, 4)},
+            **{str(number): np.array([number]) for number in (0, 1, 3, 4)},
+            "channels": np.array([2]),
         }
-        return model_of(nodes, {"x": (TensorProto.FLOAT, ["batch", 7, 4])}, outputs, constants)
+        inputs: dict[str, tuple[int, list[object]]] = {"x": (TensorProto.FLOAT, ["batch", 7, 4])}
+        if other:
+            inputs |= {"other": (TensorProto.FLOAT, ["batch", "any", 6]), "count": (TensorProto.INT64, [1])}
+        return model_of(nodes, inputs, outputs, constants)
 
     X = np.random.default_rng(1).normal(size=(3, 7, 4)).astype(np.float32)
 
@@ -177,10 +228,40 @@ class TestNarrowedByHand:
         assert (inside["sum"].shape, inside["tanh"].shape) == ((3, 7, 6), (3, 1, 6))
 
     def test_two_entries_are_not_one(self) -> None:
-        nodes = [helper.make_node("Slice", ["tanh", str(i), str(i + 1), "1"], [f"y{i}"], name=f"y{i}") for i in (3,)]
-        nodes.append(helper.make_node("Gather", ["tanh", "two"], ["y2"], axis=1, name="y2"))
+        nodes = [
+            helper.make_node("Slice", ["tanh", "3", "4", "1"], ["y3"], name="y3"),
+            helper.make_node("Gather", ["tanh", "two"], ["y2"], axis=1, name="y2"),
+        ]
         model = self.graph(*nodes, outputs={"y3": ["batch", 1, 6], "y2": ["batch", 6]})
         assert narrowed(model).graph.node == model.graph.node
+
+    @pytest.mark.parametrize("kind", ["Gather", "Slice"])
+    def test_two_takes_in_a_row(self, kind: str) -> None:
+        if kind == "Gather":
+            nodes = [
+                helper.make_node("Gather", ["tanh", "two"], ["a"], axis=1, name="a"),
+                helper.make_node("Neg", ["a"], ["b"], name="b"),
+                helper.make_node("Gather", ["b", "two"], ["y"], axis=1, name="y"),
+            ]
+            model = self.graph(*nodes, outputs={"y": ["batch"]})
+        else:
+            nodes = [
+                helper.make_node("Slice", ["tanh", "3", "4", "1"], ["a"], name="a"),
+                helper.make_node("Neg", ["a"], ["b"], name="b"),
+                helper.make_node("Slice", ["b", "3", "4", "channels"], ["y"], name="y"),
+            ]
+            model = self.graph(*nodes, outputs={"y": ["batch", 1, 1]})
+        np.testing.assert_allclose(run(narrowed(model), {"x": self.X})["y"], run(model, {"x": self.X})["y"], atol=1e-6)
+
+    def test_an_operand_of_unknown_size_is_not_stretched_to_one_entry(self) -> None:
+        nodes = [
+            helper.make_node("Slice", ["other", "0", "count", "1"], ["part"], name="part"),
+            helper.make_node("Add", ["tanh", "part"], ["both"], name="both"),
+            helper.make_node("Gather", ["both", "two"], ["y"], axis=1, name="take"),
+        ]
+        model = self.graph(*nodes, outputs={"y": ["batch", 6]}, other=True)
+        feeds = {"x": self.X, "other": self.X.repeat(2, 2)[..., :6], "count": np.array([7])}
+        np.testing.assert_allclose(run(narrowed(model), feeds)["y"], run(model, feeds)["y"], atol=1e-6)
 
     def test_what_mixes_the_entries_is_left_as_it_is(self) -> None:
         """A softmax over tokens needs them all; behind it one is enough."""
@@ -241,6 +322,47 @@ class TestPadded:
     def test_a_graph_without_attention_is_left_alone(self) -> None:
         node = helper.make_node("Tanh", ["x"], ["y"], name="tanh")
         model = model_of([node], {"x": (TensorProto.FLOAT, ["batch", 197, 4])}, {"y": ["batch", 197, 4]}, {})
+        assert padded(model) is model
+
+    def attention(self, *, softmax: int = -1, other: str = "n") -> onnx.ModelProto:
+        """Tokens that look at each other, or softmax over channels; values of tokens, or of a constant."""
+        node = helper.make_node
+        nodes = [
+            node("LayerNormalization", ["x", "gain"], ["n"], name="norm"),
+            node("Softmax", ["n"], ["gate"], axis=softmax, name="gate"),
+            node("Transpose", ["n"], ["t"], perm=[0, 2, 1], name="t"),
+            node("MatMul", ["n", "t"], ["scores"], name="scores"),
+            node("Softmax", ["scores"], ["soft"], name="soft"),
+            node("MatMul", ["soft", other], ["mixed"], name="mixed"),
+            node("Mul", ["mixed", "gate"], ["gated"], name="gated"),
+            node("Add", ["x", "gated"], ["y"], name="y"),
+        ]
+        rng = np.random.default_rng(0)
+        constants = {
+            name: rng.uniform(0.5, 2, shape).astype(np.float32) for name, shape in (("gain", 4), ("v", (131, 4)))
+        }
+        return model_of(nodes, {"x": (TensorProto.FLOAT, ["batch", 131, 4])}, {"y": ["batch", 131, 4]}, constants)
+
+    @pytest.mark.parametrize(("softmax", "other"), [(-1, "n"), (1, "n"), (-1, "v"), (2, "v")])
+    def test_what_cannot_be_padded_is_cut_back(self, softmax: int, other: str) -> None:
+        """A softmax over channels hides no token, one over tokens sums them all, and values may have no more than there were."""
+        model = self.attention(softmax=softmax, other=other)
+        x = {"x": np.random.default_rng(1).normal(size=(2, 131, 4)).astype(np.float32)}
+        got = padded(model)
+        assert got is not model
+        np.testing.assert_allclose(run(got, x)["y"], run(model, x)["y"], atol=1e-5)
+
+    def test_where_no_attention_is_reached_nothing_is_padded(self) -> None:
+        node = helper.make_node
+        nodes = [
+            node("LayerNormalization", ["x", "gain"], ["n"], name="norm"),
+            node("CumSum", ["n", "axis"], ["c"], name="c"),
+            node("Transpose", ["c"], ["t"], perm=[0, 2, 1], name="t"),
+            node("MatMul", ["c", "t"], ["scores"], name="scores"),
+            node("Softmax", ["scores"], ["y"], name="soft"),
+        ]
+        constants = {"gain": np.ones(4, np.float32), "axis": np.array(1)}
+        model = model_of(nodes, {"x": (TensorProto.FLOAT, ["batch", 131, 4])}, {"y": ["batch", 131, 131]}, constants)
         assert padded(model) is model
 
     def test_a_bias_between_tokens_gets_more_rows_and_columns(self) -> None:
