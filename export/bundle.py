@@ -10,7 +10,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx
+from numpy.typing import NDArray
 from safetensors.numpy import save_file
 
 from edgessl.bundle import Kind, open_bundle, refuse_name, write_manifest
@@ -38,6 +40,7 @@ from edgessl.sources import Source
 
 ENGINE = "onnxruntime"  #: every device has it; the fp32 graphs are judged in it, whatever the targets
 
+_UNSEEN = 256  # samples that a searched form is tried on besides
 _SINGLES = 12  # golden samples for the graph of one: the same function, and slow to run one by one
 
 #: what one moment of the export is told to
@@ -107,7 +110,9 @@ def export(
         _write_fp32(draft, graphs, split, samples)
         maker = Maker(draft=draft, graphs=graphs, ranges={}, config=config, say=say)
         if any("int8" in config.wanted(name) for name in config.targets):
-            maker.ranges = _ranges(graphs, samples, config, facts, trained or {}, say, advance)
+            chosen = spread(samples.frames, config.calibration)
+            draft.unseen = np.delete(samples.frames, chosen, 0)[:_UNSEEN]
+            maker.ranges = _ranges(graphs, samples.frames[chosen], facts, trained or {}, say, advance)
         for name in sorted(config.targets, key=lambda name: not TARGETS[name].here):
             for precision in config.wanted(name):
                 maker.make(name, precision)
@@ -157,15 +162,13 @@ def _write_fp32(draft: Draft, graphs: Graphs, split: Split, samples: Samples) ->
 
 def _ranges(
     graphs: Graphs,
-    samples: Samples,
-    config: ExportConfig,
+    chosen: NDArray[Any],
     facts: dict[str, Any],
     trained: Mapping[str, tuple[float, float]],
     say: Say,
     advance: Callable[[int], None],
 ) -> dict[str, Any]:
     """Ranges by placement: what calibration saw, and what was trained where it was trained for that placement."""
-    chosen = samples.frames[spread(samples.frames, config.calibration)]
     say(f"calibrating on {len(chosen)} samples")
     seen = observe(graphs.encoder, chosen, advance=advance)
     placement = facts.get("quantization", {}).get("placement", "") if trained else ""

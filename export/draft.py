@@ -31,6 +31,7 @@ class Draft:
         parity: Rows of the graphs that stay.
         vectors: Of the golden samples, by graph.
         rejected: "engine precision" -> why it was left out.
+        unseen: Samples that are neither golden nor calibrated on: they tell whether a form that was searched for holds.
     """
 
     folder: Path
@@ -42,6 +43,7 @@ class Draft:
     parity: list[ParityRow] = field(default_factory=list)
     vectors: dict[str, Floats] = field(default_factory=dict)
     rejected: dict[str, str] = field(default_factory=dict)
+    unseen: NDArray[Any] = field(default_factory=lambda: np.empty(0))
 
     def bundle(self, more: Mapping[str, Kind] | None = None) -> Bundle:
         """The files as a bundle, and `more` that may not stay; nothing is hashed.
