@@ -11,7 +11,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from edgessl.export.placement import MATRICES, watched
+from edgessl.export.placement import MATRICES, quantizable, watched
 from edgessl.runtimes.engines import open_engine
 
 _BATCH = 8  # samples per run; what is watched in a run is in memory at once
@@ -82,6 +82,8 @@ def observe(
     del graph.output[:]
     # Most of the numbers that are watched, and none of them below zero: the largest of each row, which is quick to find.
     shares = {node.output[0] for node in graph.node if node.op_type == "Softmax"}
+    weighted = set(quantizable(model))  # what these read is looked at channel by channel
+    shares -= {node.input[0] for node in graph.node if node.name in weighted}
     for name, axes in leading.items():
         axes = axes[-1:] if name in shares else axes
         graph.initializer.append(numpy_helper.from_array(axes, f"{name}|axes"))

@@ -10,7 +10,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from edgessl.export.calibrate import observe, spread
-from tests.export.hand_graphs import conv_net, frames_of, inner, model_of, norm_net, tokens_of
+from tests.export.hand_graphs import attention_net, conv_net, frames_of, inner, model_of, norm_net, tokens_of
 
 
 @pytest.mark.parametrize(
@@ -59,6 +59,14 @@ def test_a_matrix_that_reads_what_a_sum_gives_knows_its_channels() -> None:
         )
         seen = observe(model, np.random.default_rng(1).normal(size=(5, 4)).astype(np.float32))
         assert set(seen.channel_low) == {"x", "s"}
+
+
+def test_shares_of_attention_are_seen_from_zero_to_the_largest() -> None:
+    model, points = attention_net(), tokens_of(11)
+    seen = observe(model, points)
+    soft = inner(model, ["soft"], frames=points)["soft"]
+    assert seen.low["soft"] == 0
+    assert seen.high["soft"] == pytest.approx(float(soft.max()), rel=1e-5)
 
 
 def test_progress_adds_up_to_the_samples() -> None:
