@@ -23,6 +23,7 @@ from edgessl.runtimes.engines.base import Arrays, EngineSettings, TensorInfo, ch
 from edgessl.runtimes.engines.ovcache import open_cache, prune
 from edgessl.runtimes.engines.ovfused import count_products, rounded_in
 from edgessl.runtimes.engines.ovsingle import Single, model_of_one, shape_of
+from edgessl.runtimes.engines.preflight import refuse_control_flow
 
 _CONTROL_FLOW = ("If", "Loop", "TensorIterator")
 
@@ -67,6 +68,8 @@ class OpenVino:
         self._single: Single | None = None
         self._request: Any = None  # for any batch
         try:
+            if isinstance(graph, bytes) or graph.suffix == ".onnx":
+                refuse_control_flow(graph if isinstance(graph, bytes) else graph.read_bytes())
             # Kept until it is compiled for any batch: its file may be another one by then.
             self._model: Any = shared_core().read_model(graph if isinstance(graph, bytes) else str(graph))
             loops = sorted({node.get_type_name() for node in self._model.get_ops()}.intersection(_CONTROL_FLOW))
