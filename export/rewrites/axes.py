@@ -90,6 +90,19 @@ class Axes:
             return _reshaped(given, made, axis) if node.input[1] in self.stored else None
         return self._cut(node, axis, rank)
 
+    def taken(self, node: onnx.NodeProto) -> tuple[int, int, int] | None:
+        """Axis, first entry and end of the run that a `Gather` of one entry or a `Slice` takes; None for anything else."""
+        rank = len(self.shapes.get(node.input[0], ())) if node.input else 0
+        cuts = [self.stored[name] for name in node.input[1:] if name in self.stored]
+        if not rank or len(cuts) < len(node.input) - 1 or any(cut.size != 1 for cut in cuts):
+            return None
+        numbers = [int(cut.ravel()[0]) for cut in cuts]
+        if node.op_type == "Gather":
+            return attribute(node, "axis", 0) % rank, numbers[0], numbers[0] + 1
+        if node.op_type == "Slice" and len(numbers) >= 3 and numbers[3:] in ([], [1]):
+            return numbers[2] % rank, numbers[0], numbers[1]
+        return None
+
     def _cut(self, node: onnx.NodeProto, axis: int, rank: int) -> int | None:
         """As `through`, for what takes a part of an axis, or an axis away."""
         kind = node.op_type

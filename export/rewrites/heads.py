@@ -117,11 +117,11 @@ def _separate(
         own = slice(index * columns, (index + 1) * columns)
         scale, out = _scaled(value, weights, readers)
         name = f"{product.name}.{'qkv'[index]}"
-        steps = [("MatMul", product.input[0], f"{name}.weight", matrix[:, own] * scale)]
+        steps = [("MatMul", f"{name}.weight", matrix[:, own] * scale)]
         if fused.bias is not None:
-            steps.append(("Add", f"{name}.product", f"{name}.bias", fused.bias[own] * scale))
+            steps.append(("Add", f"{name}.bias", fused.bias[own] * scale))
         given = product.input[0]
-        for kind, _, constant, numbers in steps:
+        for kind, constant, numbers in steps:
             made = f"{name}.product" if kind == "MatMul" else f"{name}.sum"
             graph.initializer.append(numpy_helper.from_array(np.ascontiguousarray(numbers), constant))
             # The product is a layer, and has the name that says where it stands.

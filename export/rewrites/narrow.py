@@ -14,7 +14,7 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-from edgessl.export.rewrites.axes import SUMS, Axes, attribute
+from edgessl.export.rewrites.axes import SUMS, Axes
 from edgessl.export.surgery import part, readers_of, weights_of
 
 
@@ -74,20 +74,9 @@ def _asked(node: onnx.NodeProto, place: int, axes: Axes, wanted: dict[str, Entry
 
 def _taken(node: onnx.NodeProto, axes: Axes) -> Entry | None:
     """The entry that a node takes of its first input, where it is made to take one."""
-    rank = len(axes.shapes.get(node.input[0], ())) if node.input else 0
-    if not rank or any(name not in axes.stored for name in node.input[1:]):
-        return None
-    cuts = [axes.stored[name] for name in node.input[1:]]
-    if node.op_type == "Gather" and cuts[0].size == 1:
-        axis, index = attribute(node, "axis", 0) % rank, int(cuts[0].ravel()[0])
-    elif node.op_type == "Slice" and len(cuts) >= 3 and all(cut.size == 1 for cut in cuts):
-        axis, index, end = int(cuts[2][0]) % rank, int(cuts[0][0]), int(cuts[1][0])
-        if end - index != 1 or (len(cuts) > 3 and cuts[3][0] != 1):
-            return None
-    else:
-        return None
-    size = axes.size(node.input[0], axis)
-    return Entry(axis, index) if axis > 0 and size is not None and 0 <= index < size else None
+    axis, index, end = axes.taken(node) or (0, 0, 0)
+    size = axes.size(node.input[0], axis) if axis > 0 and end - index == 1 else None
+    return Entry(axis, index) if size is not None and 0 <= index < size else None
 
 
 def _inputs(node: onnx.NodeProto, axes: Axes, entry: Entry) -> dict[int, int]:

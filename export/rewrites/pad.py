@@ -115,9 +115,8 @@ class _Padding:
     def _begin(self) -> None:
         pads = np.array([0, 0, 0, 0, self.size - self.tokens, 0], np.int64)
         self._add("Pad", [self.value, self._constant(f"{self._fresh}.pads", pads)], self._fresh)
-        self.nodes[-1].attribute.append(
-            helper.make_attribute("mode", "edge")
-        )  # as safe to compute with as the last one
+        # Copies of the last token are as safe to compute with as that one.
+        self.nodes[-1].attribute.append(helper.make_attribute("mode", "edge"))
         self.more[self._fresh] = frozenset({1})
 
     def _read_padded(self, node: onnx.NodeProto) -> None:
@@ -152,19 +151,8 @@ class _Padding:
 
     def _taken_before(self, node: onnx.NodeProto, named: Sequence[str]) -> bool:
         """Whether a node takes entries of the padded axis that lie before what was added, and none else."""
-        cuts = [self.axes.stored[name] for name in node.input[1:] if name in self.axes.stored]
-        if len(cuts) != len(node.input) - 1 or any(cut.size != 1 for cut in cuts) or named[0] not in self.more:
-            return False
-        rank = len(self.axes.shapes[node.input[0]])
-        if node.op_type == "Gather":
-            axis, first, end = attribute(node, "axis", 0) % rank, int(cuts[0].ravel()[0]), self.tokens
-        elif node.op_type == "Slice" and len(cuts) >= 3:
-            axis, first, end = int(cuts[2][0]) % rank, int(cuts[0][0]), int(cuts[1][0])
-            if len(cuts) > 3 and cuts[3][0] != 1:
-                return False
-        else:
-            return False
-        return self.more[named[0]] == {axis} and first >= 0 and 0 < end <= self.tokens
+        axis, first, end = self.axes.taken(node) or (-1, 0, 0)
+        return self.more.get(named[0]) == frozenset({axis}) and first >= 0 and 0 < end <= self.tokens
 
     def _axes_through(self, node: onnx.NodeProto, named: Sequence[str], places: Sequence[int]) -> frozenset[int] | None:
         """The axes of the output that have more entries; None where the node cannot be given more."""
