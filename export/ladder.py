@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -74,12 +75,13 @@ def descend(
             attempt = _tried(draft, target, graphs, ranges, smooth=smooth)
     if not attempt.reason:
         return attempt
+    surely = _Surely(draft, target)
     order = [name for name, _ in alone(graphs.encoder, ranges, target.placement, draft.golden.samples[:PROBES])]
     for count in _doubled(len(order)):
         reason = attempt.reason or "too near its bound"
         say(f"int8 for {target.engine}: {reason}; {count} of {len(order)} layers back to float")
         attempt = _tried(draft, target, graphs, ranges, smooth=smooth, exclude=tuple(sorted(order[:count])))
-        if not attempt.reason and _surely(draft, target, attempt):
+        if not attempt.reason and surely(attempt):
             break
     return attempt
 
@@ -106,29 +108,37 @@ def _rounded(
     }
 
 
-def _surely(draft: Draft, target: Target, attempt: Attempt) -> bool:
+@dataclass
+class _Surely:
     """Whether the bound holds for other samples too: the mean is two standard errors above it, unseen ones counted in.
 
     A form that was picked because it just passes on a few would fail on the next ones; and where one sample in a hundred is far
     off, the few golden ones may hold none of them.
     """
-    for path, vectors in attempt.vectors.items():
-        similar = cosines(draft.golden.vectors, vectors)
-        if _above(similar) and len(draft.unseen):
-            exact = _unseen(draft, "onnxruntime", "encoder.onnx")
-            similar = np.concatenate([similar, cosines(exact, _unseen(draft, target.engine, path))])
-        if not _above(similar):
-            return False
-    return True
 
+    draft: Draft
+    target: Target
 
-def _unseen(draft: Draft, engine: str, path: str) -> Floats:
-    """Vectors of the samples that neither calibration nor the gate has seen."""
-    opened = open_engine(engine, draft.folder / path)
-    try:
-        return embed(opened, draft.unseen)
-    finally:
-        opened.close()
+    def __call__(self, attempt: Attempt) -> bool:
+        for path, vectors in attempt.vectors.items():
+            similar = cosines(self.draft.golden.vectors, vectors)
+            if _above(similar) and len(self.draft.unseen):
+                similar = np.concatenate([similar, cosines(self._exact, self._unseen(self.target.engine, path))])
+            if not _above(similar):
+                return False
+        return True
+
+    @cached_property
+    def _exact(self) -> Floats:
+        return self._unseen("onnxruntime", "encoder.onnx")
+
+    def _unseen(self, engine: str, path: str) -> Floats:
+        """Vectors of the samples that neither calibration nor the gate has seen."""
+        opened = open_engine(engine, self.draft.folder / path)
+        try:
+            return embed(opened, self.draft.unseen)
+        finally:
+            opened.close()
 
 
 def _above(similar: NDArray[np.float64]) -> bool:

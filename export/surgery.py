@@ -163,3 +163,10 @@ def set_weight(model: onnx.ModelProto, name: str, value: np.ndarray, *, copy_for
                 if given == name:
                     node.input[place] = fresh
     return fresh
+
+
+def sliced(value: str, axis: int, first: int, end: int, output: str) -> tuple[onnx.NodeProto, dict[str, np.ndarray]]:
+    """The node that takes entries `first` to `end` of an axis, and the constants that it reads, by name."""
+    bounds = {f"{output}.from": first, f"{output}.to": end, f"{output}.axis": axis}
+    node = helper.make_node("Slice", [value, *bounds], [output], name=output)
+    return node, {name: np.array([number], np.int64) for name, number in bounds.items()}

@@ -15,7 +15,7 @@ import onnx
 from onnx import helper, numpy_helper
 
 from edgessl.export.rewrites.axes import SUMS, Axes
-from edgessl.export.surgery import part, readers_of, weights_of
+from edgessl.export.surgery import part, readers_of, sliced, weights_of
 
 
 @dataclass(frozen=True)
@@ -110,7 +110,7 @@ def _rewrite(model: onnx.ModelProto, axes: Axes, wanted: dict[str, Entry]) -> No
                     continue
                 if (name, own) not in cut:
                     cut[name, own] = f"{name}.{axis}.{entry.index}"
-                    nodes += _cut(model, name, own, cut[name, own])
+                    nodes.append(_cut(model, name, own, cut[name, own]))
                 node.input[place] = cut[name, own]
             if node.op_type == "Reshape":
                 _one(model, node, axes, entry)
@@ -122,12 +122,11 @@ def _rewrite(model: onnx.ModelProto, axes: Axes, wanted: dict[str, Entry]) -> No
     model.graph.node.extend(copies)
 
 
-def _cut(model: onnx.ModelProto, name: str, entry: Entry, fresh: str) -> list[onnx.NodeProto]:
+def _cut(model: onnx.ModelProto, name: str, entry: Entry, fresh: str) -> onnx.NodeProto:
     """One entry of a value under another name. Also of a weight: a tail's keep their names, and engines fold the rest."""
-    bounds = {"from": entry.index, "to": entry.index + 1, "axis": entry.axis}
-    for key, number in bounds.items():
-        model.graph.initializer.append(numpy_helper.from_array(np.array([number], np.int64), f"{fresh}.{key}"))
-    return [helper.make_node("Slice", [name, *(f"{fresh}.{key}" for key in bounds)], [fresh], name=fresh)]
+    node, constants = sliced(name, entry.axis, entry.index, entry.index + 1, fresh)
+    model.graph.initializer.extend(numpy_helper.from_array(value, key) for key, value in constants.items())
+    return node
 
 
 def _one(model: onnx.ModelProto, node: onnx.NodeProto, axes: Axes, entry: Entry) -> None:

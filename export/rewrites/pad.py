@@ -16,7 +16,7 @@ import onnx
 from onnx import helper, numpy_helper
 
 from edgessl.export.rewrites.axes import SUMS, Axes, attribute
-from edgessl.export.surgery import part, weights_of
+from edgessl.export.surgery import part, sliced, weights_of
 
 _LEAST = 96  #: with fewer tokens all rows are one block or two
 _BLOCKS = range(16, 65)  #: rows of a block that kernels are quick with; ours, from the benchmark
@@ -75,6 +75,7 @@ class _Padding:
         tokens, size: As they were, and as they become.
         more: Values that have more entries -> the axes along which they do.
         silent: Those of them in which the entries added are zero along the last axis.
+        cut: Values that are there as they were, too.
     """
 
     model: onnx.ModelProto
@@ -86,6 +87,7 @@ class _Padding:
     constants: dict[str, np.ndarray] = field(default_factory=dict)
     more: dict[str, frozenset[int]] = field(default_factory=dict)
     silent: set[str] = field(default_factory=set)
+    cut: set[str] = field(default_factory=set)
     weights: dict[str, onnx.TensorProto] = field(default_factory=dict)
     hidden: int = 0
 
@@ -242,13 +244,14 @@ class _Padding:
         if name == self._fresh:
             return self.value
         plain, value = f"{name}.tokens", name
-        if any(plain in node.output for node in self.nodes):
+        if plain in self.cut:
             return plain
+        self.cut.add(plain)
         for step, axis in enumerate(sorted(self.more[name]), 1):
             made = plain if step == len(self.more[name]) else f"{plain}.{axis}"
-            bounds = {"from": 0, "to": self.tokens, "axis": axis}
-            names = [self._constant(f"{made}.{key}", np.array([number], np.int64)) for key, number in bounds.items()]
-            self._add("Slice", [value, *names], made)
+            node, constants = sliced(value, axis, 0, self.tokens, made)
+            self.nodes.append(node)
+            self.constants |= constants
             value = made
         return plain
 

@@ -6,7 +6,7 @@ import sys
 import threading
 from collections.abc import Collection, Mapping
 from contextlib import suppress
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -96,11 +96,11 @@ class OpenVino:
         with self._lock:
             if self._compiled is None:
                 raise EngineError("this engine is closed; open it again")
-            # It would convert another dtype without a word.
-            check_feeds("openvino", self.inputs, feeds)
             try:
                 if self._single is not None and self._single.takes(feeds):
                     return self._single.run(feeds)
+                # It would convert another dtype without a word.
+                check_feeds("openvino", self.inputs, feeds)
                 return self._run_batch(feeds)
             except EngineError:
                 raise
@@ -127,7 +127,8 @@ class OpenVino:
     def _open_single(self, one: Any) -> None:
         model = self._model
         compiled = self._compile(one, "-one")
-        single = Single(compiled, *(list(map(_name, ports)) for ports in (model.inputs, model.outputs)))
+        inputs, outputs = (list(map(_name, ports)) for ports in (model.inputs, model.outputs))
+        single = Single(compiled, inputs, outputs, partial(openvino.Tensor, shared_memory=True))
         self._compiled, self._single = compiled, single
 
     def _any_batch(self) -> Any:

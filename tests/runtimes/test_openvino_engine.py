@@ -8,7 +8,7 @@ import sys
 import numpy as np
 import onnx
 import pytest
-from onnx import helper, numpy_helper
+from onnx import TensorProto, helper, numpy_helper
 
 from edgessl.errors import EngineError
 from edgessl.export.openvino import write_ir
@@ -125,3 +125,32 @@ def test_an_input_keeps_its_name_where_what_follows_does_nothing(tmp_path):
         assert list(engine.inputs) == ["frames"], file
         np.testing.assert_array_equal(engine.run({"frames": series})["vectors"], series.clip(0))
         engine.close()
+
+
+def test_a_large_sample_is_read_where_it_lies_and_then_let_go():
+    """Whatever its memory is like: in order, turned, read-only, or one byte off."""
+    ends = [
+        helper.make_tensor_value_info(name, kind, ["n", *shape])
+        for name, kind, shape in (("frames", TensorProto.UINT8, [480, 300]), ("sums", TensorProto.FLOAT, [480]))
+    ]
+    axis = numpy_helper.from_array(np.array([2]), "axis")
+    nodes = [
+        helper.make_node("Cast", ["frames"], ["floats"], to=TensorProto.FLOAT),
+        helper.make_node("ReduceSum", ["floats", "axis"], ["sums"], keepdims=0),
+    ]
+    graph = helper.make_graph(nodes, "g", ends[:1], ends[1:], [axis])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+    engine = open_engine("openvino", model.SerializeToString())
+    rng = np.random.default_rng(0)
+    plain = rng.integers(0, 255, (1, 480, 300), np.uint8)
+    turned = rng.integers(0, 255, (1, 300, 480), np.uint8).transpose(0, 2, 1)
+    still = rng.integers(0, 255, (1, 480, 300), np.uint8)
+    still.flags.writeable = False
+    odd = rng.integers(0, 255, 480 * 300 + 1, np.uint8)[1:].reshape(1, 480, 300)
+    for frame in (plain, turned, still, odd, plain):
+        held = sys.getrefcount(frame)
+        np.testing.assert_array_equal(engine.run({"frames": frame})["sums"], frame.sum(2, dtype=np.float32))
+        assert sys.getrefcount(frame) == held
+    batch = rng.integers(0, 255, (3, 480, 300), np.uint8)
+    np.testing.assert_array_equal(engine.run({"frames": batch})["sums"], batch.sum(2, dtype=np.float32))
+    engine.close()
