@@ -72,10 +72,14 @@ TABLE = {
         recipe_options={"views": FAR, "local_views": 0, "teacher_temperature": 0.04},
     ),
     ("lejepa", "image"): Settings(steps=1200, precision=HALF, recipe_options={"views": WIDE}),
-    ("mae", "image"): Settings(steps=700, encoder_options=MEAN),
-    ("ijepa", "image"): Settings(steps=1200, batch=64, encoder_options=MEAN, recipe_options=NARROW),
-    ("bootleg", "image"): Settings(steps=1200, batch=64, encoder_options=MEAN, recipe_options=NARROW),
-    ("crobo", "image"): Settings(steps=1000, batch=64, encoder_options=SLIM),
+    ("mae", "image"): Settings(steps=600, precision=HALF, encoder_options=MEAN),
+    ("ijepa", "image"): Settings(
+        steps=1400, batch=64, lr=1e-3, precision=HALF, encoder_options=MEAN, recipe_options=NARROW
+    ),
+    ("bootleg", "image"): Settings(
+        steps=1400, batch=64, lr=1e-3, precision=HALF, encoder_options=MEAN, recipe_options=NARROW
+    ),
+    ("crobo", "image"): Settings(steps=700, batch=64, precision=HALF, encoder_options=MEAN),
 }
 
 
