@@ -79,6 +79,7 @@ TABLE = {
     ("bootleg", "image"): Settings(
         steps=1400, batch=64, lr=1e-3, precision=HALF, encoder_options=MEAN, recipe_options=NARROW
     ),
+    ("vicreg", "series"): Settings(steps=600, recipe_options={"invariance": 100.0}),
     ("crobo", "image"): Settings(steps=700, batch=64, precision=HALF, encoder_options=MEAN),
 }
 
