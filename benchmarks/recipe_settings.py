@@ -71,7 +71,7 @@ TABLE = {
         precision=HALF,
         recipe_options={"views": FAR, "local_views": 0, "teacher_temperature": 0.04},
     ),
-    ("lejepa", "image"): Settings(steps=1200, precision=HALF, recipe_options={"views": WIDE}),
+    ("lejepa", "image"): Settings(steps=1800, precision=HALF, recipe_options={"views": WIDE}),
     ("mae", "image"): Settings(steps=600, precision=HALF, encoder_options=MEAN),
     ("ijepa", "image"): Settings(
         steps=1400, batch=64, lr=1e-3, precision=HALF, encoder_options=MEAN, recipe_options=NARROW
@@ -79,6 +79,8 @@ TABLE = {
     ("bootleg", "image"): Settings(
         steps=1400, batch=64, lr=1e-3, precision=HALF, encoder_options=MEAN, recipe_options=NARROW
     ),
+    ("mae", "series"): Settings(steps=600, recipe_options={"hidden": 0.5, "width": 128, "depth": 4}),
+    ("lejepa", "series"): Settings(steps=600, recipe_options={"gaussian": 0.02, "local_views": 0}),
     ("vicreg", "series"): Settings(steps=600, recipe_options={"invariance": 100.0}),
     ("crobo", "image"): Settings(steps=700, batch=64, precision=HALF, encoder_options=MEAN),
 }
