@@ -56,6 +56,8 @@ USUAL = {"image": Settings(steps=900), "series": Settings(steps=600)}
 SLIM = {"dim": 96, "depth": 4, "heads": 3}
 MEAN = SLIM | {"pool": "mean"}
 NARROW = {"width": 48, "depth": 1, "heads": 3}  # predicts each block on its own, which is most of a step
+#: what predicts blocks of tokens
+BLOCKS = Settings(steps=1400, batch=64, lr=1e-3, precision=HALF, encoder_options=MEAN, recipe_options=NARROW)
 #: (recipe, kind) -> its line, where it is not the usual one
 TABLE = {
     ("vicreg", "image"): Settings(steps=1500, recipe_options={"views": WIDE}),
@@ -73,16 +75,12 @@ TABLE = {
     ),
     ("lejepa", "image"): Settings(steps=1800, precision=HALF, recipe_options={"views": WIDE}),
     ("mae", "image"): Settings(steps=600, precision=HALF, encoder_options=MEAN),
-    ("ijepa", "image"): Settings(
-        steps=1400, batch=64, lr=1e-3, precision=HALF, encoder_options=MEAN, recipe_options=NARROW
-    ),
-    ("bootleg", "image"): Settings(
-        steps=1400, batch=64, lr=1e-3, precision=HALF, encoder_options=MEAN, recipe_options=NARROW
-    ),
+    ("ijepa", "image"): BLOCKS,
+    ("bootleg", "image"): BLOCKS,
+    ("crobo", "image"): Settings(steps=700, batch=64, precision=HALF, encoder_options=MEAN),
     ("mae", "series"): Settings(steps=600, recipe_options={"hidden": 0.5, "width": 128, "depth": 4}),
     ("lejepa", "series"): Settings(steps=600, recipe_options={"gaussian": 0.02, "local_views": 0}),
     ("vicreg", "series"): Settings(steps=600, recipe_options={"invariance": 100.0}),
-    ("crobo", "image"): Settings(steps=700, batch=64, precision=HALF, encoder_options=MEAN),
 }
 
 

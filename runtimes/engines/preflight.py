@@ -12,13 +12,9 @@ from edgessl.runtimes.wire import fields, numbers
 #: Operators that run other graphs, perhaps without end.
 CONTROL_FLOW = (b"If", b"Loop", b"Scan", b"SequenceMap")
 
-_GRAPH, _IMPORT, _FUNCTIONS, _NODE, _OP_TYPE = (
-    7,
-    8,
-    25,
-    1,
-    4,
-)  # fields of ModelProto, GraphProto, NodeProto (onnx.proto)
+# Fields of ModelProto, GraphProto and NodeProto (onnx.proto).
+_GRAPH, _IMPORT, _FUNCTIONS = 7, 8, 25
+_NODE, _OP_TYPE = 1, 4
 _VERSION, _NEWEST = 2, 1000  # of OperatorSetIdProto; ONNX of 2026 is at 26
 
 
