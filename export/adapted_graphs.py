@@ -11,9 +11,8 @@ from onnx import compose, helper, numpy_helper
 from edgessl.errors import GateError
 from edgessl.export.surgery import part, readers_of, rename_inputs
 from edgessl.runtimes.adapt.served import Affine
+from edgessl.runtimes.correct import with_affine as corrected
 from edgessl.runtimes.split import Port
-
-_TINY = 1e-12
 
 
 def composed(trunk: onnx.ModelProto, ports: tuple[Port, ...], tail: onnx.ModelProto) -> onnx.ModelProto:
@@ -58,26 +57,7 @@ def with_ports(trunk: onnx.ModelProto, ports: tuple[Port, ...]) -> onnx.ModelPro
 
 def with_affine(model: onnx.ModelProto, affine: Affine) -> onnx.ModelProto:
     """A copy whose `vectors` are `unit(vectors @ matrix + shift)`."""
-    moved = onnx.ModelProto()
-    moved.CopyFrom(model)
-    name = "learned.affine"
-    _rename_output(moved, "vectors", f"{name}.before")
-    stored = {"matrix": affine.matrix, "shift": affine.shift, "least": np.array(_TINY, np.float32)}
-    stored["axis"] = np.array([1], np.int64)
-    for key, value in stored.items():
-        moved.graph.initializer.append(numpy_helper.from_array(np.ascontiguousarray(value), f"{name}.{key}"))
-    steps = [
-        ("MatMul", ["before", "matrix"], "product"),
-        ("Add", ["product", "shift"], "sum"),
-        ("ReduceL2", ["sum", "axis"], "length"),
-        ("Max", ["length", "least"], "divisor"),
-    ]
-    for kind, given, made in steps:
-        inputs = [f"{name}.{each}" for each in given]
-        moved.graph.node.append(helper.make_node(kind, inputs, [f"{name}.{made}"], name=f"{name}.{made}"))
-    last = helper.make_node("Div", [f"{name}.sum", f"{name}.divisor"], ["vectors"], name=f"{name}.unit")
-    moved.graph.node.append(last)
-    return moved
+    return onnx.load_model_from_string(corrected(model.SerializeToString(), affine.matrix, affine.shift))
 
 
 def _named(port: Port) -> tuple[tuple[str, Any], tuple[str, Any]]:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from edgessl.bundle import PRECISIONS, Bundle, open_bundle
 from edgessl.errors import EngineError, InputError, MissingExtraError, UnknownNameError
-from edgessl.runtimes.engines import FAKE, Arrays, EngineSettings, open_engine, settings_of
+from edgessl.runtimes.engines import FAKE, Affine, Arrays, EngineSettings, open_engine, settings_of
 from edgessl.runtimes.engines.choice import automatic, untaken
 from edgessl.runtimes.engines.choice import engine_name as engine_name
 from edgessl.runtimes.graphs import graph_for, precisions_for
@@ -39,6 +39,7 @@ class Encoder:
         threads: Threads per run, where that is all there is to set; 0 lets the engine choose.
         settings: What the engine may take of the processor.
         constants: Of the graph, name -> the value that stands in place of the factory's.
+        affine: Matrix `(dim, dim)` and shift `(dim,)`: vectors become `unit(vectors @ matrix + shift)`, in the graph.
         chosen: Where `auto` chose: engine -> why it was taken, or not.
 
     Attributes:
@@ -58,6 +59,7 @@ class Encoder:
         threads: int = 0,
         settings: EngineSettings | None = None,
         constants: Arrays | None = None,
+        affine: Affine | None = None,
         chosen: dict[str, str] | None = None,
     ) -> None:
         self.bundle = bundle
@@ -67,8 +69,8 @@ class Encoder:
         self.threads, self.chosen = self.settings.threads, chosen or {}
         graph = graph_for(bundle, "encoder", precision, engine)
         # A version that an adapting encoder serves comes once; what the factory made is opened again and again.
-        kept = replace(self.settings, cache=not constants)
-        self._graph = open_engine(engine, graph, settings=kept, constants=constants)
+        kept = replace(self.settings, cache=not constants and affine is None)
+        self._graph = open_engine(engine, graph, settings=kept, constants=constants, affine=affine)
         self._fused, self._closed = dict[str, int](), False
 
     @property

@@ -94,6 +94,11 @@ def encoded(field: int, value: bytes) -> bytes:
     return _encoded_number(field << 3 | _LENGTH) + _encoded_number(len(value)) + value
 
 
+def encoded_integer(field: int, value: int) -> bytes:
+    """An integer field, as it stands in a message; `value` is 0 or more."""
+    return _encoded_number(field << 3 | _VARINT) + _encoded_number(value)
+
+
 def _encoded_number(number: int) -> bytes:
     parts = bytearray()
     while number > 0x7F:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +26,13 @@ def engine_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("EDGESSL_CACHE", str(folder))
         yield folder
+
+
+@pytest.fixture
+def with_openvino() -> None:
+    """Skips where openvino is not installed. Imported here, it would report that: our own file keeps it from it."""
+    if find_spec("openvino") is None:
+        pytest.skip("pip install 'edgessl[openvino]'")
 
 
 def write_frames(folder: Path, count: int, *, classes: int = 2, height: int = 32, width: int = 40) -> None:

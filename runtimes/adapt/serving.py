@@ -4,7 +4,9 @@ factory   nothing moved: the encoder's own graph
 folded    ports, each right behind a convolution: the same graph with other constants (`runtimes/fold.py`), as fast
 split     ports elsewhere, or a trained tail: trunk and tail, two graphs, the tail in float
 
-What recentring does to the vectors comes on top of any of them, a product of `(batch, dim)` by `(dim, dim)`.
+What recentring does to the vectors, a product of `(batch, dim)` by `(dim, dim)`, is put into a small graph
+(`runtimes/correct.py`), where it takes a few millionths of a second. A large graph takes longer to open, at every change of
+that product, than it could save: there numpy does it.
 """
 
 from __future__ import annotations
@@ -23,12 +25,14 @@ from numpy.typing import NDArray
 from edgessl.errors import EngineError
 from edgessl.runtimes.adapt.served import Affine, Served
 from edgessl.runtimes.encoder import Encoder, refuse_rows
+from edgessl.runtimes.engines import Arrays
 from edgessl.runtimes.fold import Fold
-from edgessl.runtimes.graphs import trunk_beside
+from edgessl.runtimes.graphs import graph_for, takes_plans, trunk_beside
 from edgessl.runtimes.split import Port, Tail, Trunk
 
 Floats = NDArray[np.float32]
 _ALONE = 8192  # entries of a matrix that OpenBLAS multiplies by a vector without other threads: fewer than 9216
+_SMALL = 4 << 20  # bytes of a graph that opens in hundredths of a second; ours
 Embed = Callable[[NDArray[Any]], Floats]  # frames (batch, *sample) -> unit vectors (batch, dim)
 
 
@@ -65,6 +69,7 @@ class Serving:
         self._halves: tuple[Trunk, Tail] | None = None
         self._lock = Lock()  # of what is opened once, by whichever version needs it first
         self._closed = False
+        self._small = not takes_plans(encoder.engine) and _size(encoder) <= _SMALL
         self._prepared = self.prepare(Served())
 
     def use(self, served: Served) -> None:
@@ -79,8 +84,8 @@ class Serving:
             BundleError: The ports are not this bundle's.
         """
         self._check_open()
-        path, why, embed = self._embed_of(served)
-        if served.affine is not None:
+        path, why, embed, corrected = self._embed_of(served)
+        if served.affine is not None and not corrected:
             embed = _Corrected(embed, served.affine)
         return Prepared(number=served.number, path=path, why=why, embed=embed)
 
@@ -129,34 +134,38 @@ class Serving:
         if self._closed:
             raise EngineError("this serving is closed; make another: Serving(encoder)")
 
-    def _embed_of(self, served: Served) -> tuple[str, str, Embed]:
-        """Path, why, and the function, but for the affine correction."""
+    def _embed_of(self, served: Served) -> tuple[str, str, Embed, bool]:
+        """Path, why, the function, and whether the affine correction is in it."""
         encoder = self._encoder
         ports = served.ports if served.ports is not None and _move(served.ports) else None
         if served.tail is not None:
-            return (
-                "split",
-                "a trained tail is a graph of its own",
-                self._split(
-                    ports, Tail(encoder.bundle, engine=encoder.engine, settings=encoder.settings, weights=served.tail)
-                ),
-            )
+            tail = Tail(encoder.bundle, engine=encoder.engine, settings=encoder.settings, weights=served.tail)
+            return "split", "a trained tail is a graph of its own", self._split(ports, tail), False
+        affine = served.affine if self._small else None
         if ports is None:
-            return "factory", "ports and tail are the factory's", encoder.embed
+            embed = encoder.embed if affine is None else self._own(affine=affine).embed
+            return "factory", "ports and tail are the factory's", embed, affine is not None
         fold = self._fold_once()
         if not fold.possible:
-            return "split", "the bundle records no constants that take the ports in", self._split(ports)
+            return "split", "the bundle records no constants that take the ports in", self._split(ports), False
         constants = fold.constants(ports)
         if constants is None:
-            return "split", "with these ports a bias does not fit into int32", self._split(ports)
-        folded = Encoder(
-            encoder.bundle,
-            engine=encoder.engine,
-            precision=encoder.precision,
-            settings=encoder.settings,
+            return "split", "with these ports a bias does not fit into int32", self._split(ports), False
+        folded = self._own(constants=constants, affine=affine)
+        why = "every port stands right behind a convolution, which takes it in"
+        return "folded", why, folded.embed, affine is not None
+
+    def _own(self, *, constants: Arrays | None = None, affine: Affine | None) -> Encoder:
+        """The encoder's graph with other numbers."""
+        given, after = self._encoder, None if affine is None else (affine.matrix, affine.shift)
+        return Encoder(
+            given.bundle,
+            engine=given.engine,
+            precision=given.precision,
+            settings=given.settings,
             constants=constants,
+            affine=after,
         )
-        return "folded", "every port stands right behind a convolution, which takes it in", folded.embed
 
     def _split(self, ports: tuple[Port, ...] | None, tail: Tail | None = None) -> Embed:
         trunk, factory = self._halves_once()
@@ -178,6 +187,12 @@ class Serving:
                 trunk = Trunk(bundle, engine=engine, precision=precision, settings=settings)
                 self._halves = trunk, Tail(bundle, engine=engine, settings=settings)
             return self._halves
+
+
+def _size(encoder: Encoder) -> int:
+    """Bytes of the encoder's graph; an IR has its weights in a file beside it."""
+    graph = graph_for(encoder.bundle, "encoder", encoder.precision, encoder.engine)
+    return sum(path.stat().st_size for path in (graph, graph.with_suffix(".bin")) if path.exists())
 
 
 def _move(ports: tuple[Port, ...]) -> bool:

@@ -6,15 +6,18 @@ from collections.abc import Collection
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 from edgessl.errors import InputError, MissingExtraError, UnknownNameError
-from edgessl.runtimes.engines.base import LOW_POWER, Arrays, Engine, EngineSettings, TensorInfo
+from edgessl.runtimes.correct import with_affine
+from edgessl.runtimes.engines.base import LOW_POWER, Affine, Arrays, Engine, EngineSettings, TensorInfo
 from edgessl.runtimes.patch import constants_of, with_weights
 
 __all__ = [
     "ENGINES",
     "FAKE",
     "LOW_POWER",
+    "Affine",
     "Arrays",
     "Engine",
     "EngineSettings",
@@ -42,6 +45,7 @@ def open_engine(
     threads: int = 0,
     settings: EngineSettings | None = None,
     constants: Arrays | None = None,
+    affine: Affine | None = None,
 ) -> Engine:
     """Open a graph with the named engine.
 
@@ -51,20 +55,23 @@ def open_engine(
         threads: Threads per run, where that is all there is to set; 0 lets the engine choose.
         settings: What the engine may take of the processor.
         constants: Name -> the value that stands in place of the file's, of the same type and shape.
+        affine: Matrix `(dim, dim)` and shift `(dim,)`: `vectors` become `unit(vectors @ matrix + shift)`.
 
     Raises:
         UnknownNameError: There is no engine of that name.
         MissingExtraError: The engine's package is not installed.
         InputError: The engine does not take these settings.
         EngineError: The engine cannot load the graph.
-        BundleError: A constant is not there, or is another one.
+        BundleError: A constant is not there, or is another one; there are no `vectors`.
     """
     settings = settings_of(threads, settings)
-    module, own = _module(name), {}
-    if constants and _is_onnx(graph):
-        graph = with_weights(graph if isinstance(graph, bytes) else graph.read_bytes(), constants)
-    elif constants:
-        own = {"constants": constants}
+    module, own = _module(name), dict[str, Any]()
+    if (constants or affine) and _is_onnx(graph):
+        content = graph if isinstance(graph, bytes) else graph.read_bytes()
+        content = with_weights(content, constants) if constants else content
+        graph = with_affine(content, *affine) if affine else content
+    elif constants or affine:
+        own = {"constants": constants, "affine": affine}
     opened: Engine = getattr(module, ENGINES[name][1])(graph, settings=settings, **own)
     return opened
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from edgessl.errors import EngineError, InputError
 
 Arrays = dict[str, NDArray[Any]]
-
+Affine = tuple[NDArray[np.float32], NDArray[np.float32]]  #: matrix `(dim, dim)` and shift `(dim,)`
 
 MOST_THREADS = 512  # an engine starts what it is told to, and a machine without threads to spare fails everywhere else
 

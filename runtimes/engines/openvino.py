@@ -19,7 +19,8 @@ if "openvino_telemetry" not in sys.modules:
 import openvino
 
 from edgessl.errors import BundleError, EngineError
-from edgessl.runtimes.engines.base import Arrays, EngineSettings, TensorInfo, check_feeds, refuse_settings
+from edgessl.runtimes.correct import TINY
+from edgessl.runtimes.engines.base import Affine, Arrays, EngineSettings, TensorInfo, check_feeds, refuse_settings
 from edgessl.runtimes.engines.ovcache import open_cache, prune
 from edgessl.runtimes.engines.ovfused import count_products, rounded_in
 from edgessl.runtimes.engines.ovsingle import Single, model_of_one, shape_of
@@ -37,15 +38,21 @@ class OpenVino:
         graph: An ONNX file, its content, or an IR's `.xml` with its `.bin` beside it.
         settings: It has no spinning and takes no cores; where the process may run, its workers do.
         constants: Name of a constant -> the value that stands in its place, of the same type and shape.
+        affine: As in `open_engine`.
 
     Raises:
         InputError: The settings ask for spinning or cores.
         EngineError: OpenVINO cannot read or compile the graph.
-        BundleError: A constant is not there, or is another one.
+        BundleError: A constant is not there, or is another one; there are no `vectors`.
     """
 
     def __init__(
-        self, graph: Path | bytes, *, settings: EngineSettings | None = None, constants: Arrays | None = None
+        self,
+        graph: Path | bytes,
+        *,
+        settings: EngineSettings | None = None,
+        constants: Arrays | None = None,
+        affine: Affine | None = None,
     ) -> None:
         settings = settings or EngineSettings()
         refuse_settings(
@@ -60,9 +67,9 @@ class OpenVino:
         }
         if settings.threads:
             self._options["INFERENCE_NUM_THREADS"] = settings.threads
-        # Not for other constants: each version of an adapting encoder would leave a file.
+        # Not for other numbers: each version of an adapting encoder would leave a file.
         self._folder, self._cache = None, "off"
-        if settings.cache and not constants and isinstance(graph, Path):
+        if settings.cache and not constants and affine is None and isinstance(graph, Path):
             self._folder, self._cache = open_cache(graph)
         self._compiled: Any = None  # what was compiled last
         self._single: Single | None = None
@@ -76,6 +83,8 @@ class OpenVino:
             if loops:  # nothing could stop one that does not end
                 raise ValueError(f"it holds control flow ({', '.join(loops)}), which has no bound in time")
             _replace(self._model, constants or {})
+            if affine is not None:
+                _correct(self._model, *affine)
             self._describe(self._model)  # compiled, it may call one of two ends that hold the same by the other's name
             one = model_of_one(self._model)
             if one is not None:
@@ -206,6 +215,23 @@ def _replace(model: Any, constants: Arrays) -> None:
                 f"the graph's constant {name!r} is {was.dtype} {was.shape}, not {value.dtype} {value.shape}; export it again"
             )
         node.output(0).replace(openvino.op.Constant(np.ascontiguousarray(value)).output(0))
+
+
+def _correct(model: Any, matrix: NDArray[np.float32], shift: NDArray[np.float32]) -> None:
+    """Behind `vectors`, what `correct.with_affine` puts there."""
+    results = [result for result in model.get_results() if "vectors" in result.input(0).get_tensor().get_names()]
+    if len(results) != 1:
+        raise BundleError("the graph has no output 'vectors'; export the bundle again")
+    result, operators, constant = results[0], openvino.opset13, openvino.op.Constant
+    before = result.input_value(0)
+    before.set_names(before.get_names() - {"vectors"})
+    moved = operators.add(
+        operators.matmul(before, constant(np.ascontiguousarray(matrix)), False, False), constant(shift[None])
+    )
+    length = operators.reduce_l2(moved, constant(np.array([1])), keep_dims=True)
+    unit = operators.divide(moved, operators.maximum(length, constant(np.array([[TINY]], np.float32))))
+    unit.output(0).set_names({"vectors"})
+    result.input(0).replace_source_output(unit.output(0))
 
 
 def _constants(model: Any, names: Collection[str]) -> dict[str, Any]:

@@ -278,9 +278,9 @@ def run(model: onnx.ModelProto, feeds: dict[str, np.ndarray]) -> dict[str, np.nd
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("with_openvino")
 def test_openvino_gets_float_and_int8_is_left_out(bundle: Path, tmp_path: Path) -> None:
-    pytest.importorskip("openvino", reason="pip install 'edgessl[export]'")
-    both = with_openvino(bundle, tmp_path / "both.edgessl")
+    both = for_openvino_too(bundle, tmp_path / "both.edgessl")
     report = export_adapted(both, learned(both, tmp_path / "state", "ports").state, tmp_path / "out.edgessl")
     assert list(report.left_out) == ["openvino int8"]
     rows = replay(open_bundle(report.path), "openvino")
@@ -288,7 +288,7 @@ def test_openvino_gets_float_and_int8_is_left_out(bundle: Path, tmp_path: Path) 
     assert all(row.ok for row in rows)
 
 
-def with_openvino(bundle: Path, path: Path) -> Path:
+def for_openvino_too(bundle: Path, path: Path) -> Path:
     """A copy that has graphs for OpenVINO too; what it calls int8 is not, and nobody looks."""
     shutil.copytree(bundle, path)
     (path / "openvino").mkdir()

@@ -94,10 +94,10 @@ def test_a_graph_that_names_an_output_twice_gives_it_once():
 
 @pytest.mark.parametrize("version", [1001, 2**31, 2**62, -1])
 @pytest.mark.parametrize("name", ["onnxruntime", "openvino"])
-def test_a_version_of_operators_that_no_onnx_has_is_refused_at_once(name, version):
+def test_a_version_of_operators_that_no_onnx_has_is_refused_at_once(name, version, request):
     """OpenVINO would count down from it."""
     if name == "openvino":
-        pytest.importorskip("openvino", reason="pip install 'edgessl[openvino]'")
+        request.getfixturevalue("with_openvino")
     changed = onnx.load_from_string(model([helper.make_node("Neg", ["x"], ["y"])]))
     changed.opset_import[0].version = version
     with pytest.raises(EngineError, match="operators of version"):

@@ -64,10 +64,18 @@ def test_the_factory_is_served_by_the_encoders_graph_to_the_bit(bundle, precisio
             np.testing.assert_array_equal(serving.embed(frames), encoder.embed(frames))
 
 
+@pytest.fixture(params=["small graph", "large graph"])
+def any_size(request, monkeypatch):
+    """Of a large graph numpy corrects the vectors, a small one does it itself."""
+    if request.param == "large graph":
+        monkeypatch.setattr("edgessl.runtimes.adapt.serving._SMALL", 0)
+
+
 @pytest.mark.parametrize("count", [0, 1, 3, 21])
-def test_the_affine_correction_is_its_formula(bundle, count):
-    frames = samples(bundle)[:count]
-    with edgessl.open(bundle) as encoder, Serving(encoder) as serving:
+@pytest.mark.usefixtures("any_size")
+def test_the_affine_correction_is_its_formula(tiny, engine_name, count):
+    frames = samples(tiny)[:count]
+    with edgessl.open(tiny, engine=engine_name) as encoder, Serving(encoder) as serving:
         affine = affine_of(encoder.dim)
         serving.use(Served(number=1, affine=affine))
         vectors = encoder.embed(frames).astype(np.float64) @ affine.matrix + affine.shift
@@ -77,11 +85,12 @@ def test_the_affine_correction_is_its_formula(bundle, count):
     np.testing.assert_allclose(given, vectors / np.linalg.norm(vectors, axis=1, keepdims=True), atol=1e-6)
 
 
-def test_a_vector_that_becomes_zero_stays_zero(bundle):
-    with edgessl.open(bundle) as encoder, Serving(encoder) as serving:
+@pytest.mark.usefixtures("any_size")
+def test_a_vector_that_becomes_zero_stays_zero(tiny, engine_name):
+    with edgessl.open(tiny, engine=engine_name) as encoder, Serving(encoder) as serving:
         nothing = np.zeros((encoder.dim, encoder.dim), np.float32)
         serving.use(Served(affine=Affine(matrix=nothing, shift=nothing[0])))
-        np.testing.assert_array_equal(serving.embed(samples(bundle)[:2]), nothing[:2])
+        np.testing.assert_array_equal(serving.embed(samples(tiny)[:2]), nothing[:2])
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
@@ -100,6 +109,7 @@ def test_ports_behind_convolutions_are_folded_and_do_what_trunk_and_tail_do(bund
     assert off < moved / 2
 
 
+@pytest.mark.usefixtures("any_size")
 def test_ports_and_affine_come_in_that_order(bundle):
     frames, ports = samples(bundle), ports_of(bundle)
     with edgessl.open(bundle, precision="fp32") as encoder, Serving(encoder) as serving:
@@ -107,6 +117,20 @@ def test_ports_and_affine_come_in_that_order(bundle):
         serving.use(Served(ports=ports, affine=affine))
         given = serving.embed(frames)
     np.testing.assert_allclose(given, affine.apply(in_halves(bundle, frames, ports, "fp32")), atol=1e-4)
+
+
+def test_a_small_graph_corrects_its_vectors_itself(bundle, monkeypatch):
+    frames, ports = samples(bundle)[:3], ports_of(bundle)
+    with edgessl.open(bundle) as encoder, Serving(encoder) as serving:
+        versions = [Served(affine=affine_of(encoder.dim)), Served(ports=ports, affine=affine_of(encoder.dim))]
+        wanted = []
+        for version in versions:
+            serving.use(version)
+            wanted.append(serving.embed(frames))
+        monkeypatch.setattr("edgessl.runtimes.adapt.serving._Corrected", None)
+        for version, vectors in zip(versions, wanted, strict=True):
+            serving.use(version)
+            np.testing.assert_array_equal(serving.embed(frames), vectors)
 
 
 def test_a_bias_that_int32_cannot_hold_is_served_in_halves(bundle):

@@ -1,0 +1,89 @@
+"""An affine correction behind an ONNX file's vectors, without the onnx package."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgessl.errors import BundleError
+from edgessl.runtimes.wire import encoded, encoded_integer, fields
+
+_GRAPH = 7  # of ModelProto (onnx.proto)
+_NODE, _INITIALIZER = 1, 5  # of GraphProto
+_INPUT, _OUTPUT, _NODE_NAME, _OP_TYPE = 1, 2, 3, 4  # of NodeProto
+_DIMS, _TYPE, _TENSOR_NAME, _RAW = 1, 2, 8, 9  # of TensorProto
+_FLOAT, _INT64 = 1, 7  # TensorProto.DataType
+_VECTORS, _OWN = b"vectors", "learned.affine"
+TINY = 1e-12  #: least length to divide by: a vector that becomes zero stays zero
+#: operator, what it reads, what it gives
+_STEPS = (
+    ("MatMul", ("before", "matrix"), "product"),
+    ("Add", ("product", "shift"), "sum"),
+    ("ReduceL2", ("sum", "axis"), "length"),
+    ("Max", ("length", "least"), "divisor"),
+    ("Div", ("sum", "divisor"), ""),
+)
+
+
+def with_affine(content: bytes, matrix: NDArray[np.float32], shift: NDArray[np.float32]) -> bytes:
+    """The file `content`, of operator set 18 or later, whose `vectors` are `unit(vectors @ matrix + shift)`.
+
+    Args:
+        content: An ONNX file.
+        matrix: `(dim, dim)`.
+        shift: `(dim,)`.
+
+    Raises:
+        BundleError: It is no ONNX file, or none of its operators gives `vectors`.
+    """
+    try:
+        graphs = [field for field in fields(memoryview(content)) if field.number == _GRAPH]
+        if len(graphs) != 1:
+            raise ValueError(f"it holds {len(graphs)} graphs")
+        graph = graphs[0]
+        body, at, made = bytearray(), 0, 0
+        for field in fields(graph.value):
+            if field.number != _NODE:
+                continue
+            node, gives = _renamed(field.value)
+            body += graph.value[at : field.start]
+            body += encoded(_NODE, node)
+            at, made = field.stop, made + gives
+    except ValueError as error:
+        raise BundleError(f"the graph cannot be read: {error}; copy the bundle again") from error
+    if made != 1:
+        raise BundleError("the graph has no operator that gives 'vectors'; export the bundle again")
+    body += graph.value[at:]
+    body += b"".join(encoded(_NODE, _node(*step)) for step in _STEPS)
+    constants = {"matrix": matrix, "shift": shift, "least": np.array(TINY, np.float32), "axis": np.array([1])}
+    body += b"".join(encoded(_INITIALIZER, _tensor(name, value)) for name, value in constants.items())
+    return content[: graph.start] + encoded(_GRAPH, bytes(body)) + content[graph.stop :]
+
+
+def _renamed(node: memoryview) -> tuple[bytes, int]:
+    """A node that reads and gives what was `vectors` by its new name, and how often it gives it."""
+    body, at, gives = bytearray(), 0, 0
+    for field in fields(node):
+        if field.number in (_INPUT, _OUTPUT) and field.value == _VECTORS:
+            body += node[at : field.start]
+            body += encoded(field.number, _named("before"))
+            at, gives = field.stop, gives + (field.number == _OUTPUT)
+    return bytes(body + node[at:]), gives
+
+
+def _node(operator: str, reads: tuple[str, ...], gives: str) -> bytes:
+    parts = [encoded(_INPUT, _named(name)) for name in reads]
+    parts += [encoded(_OUTPUT, _named(gives) if gives else _VECTORS)]
+    parts += [encoded(_NODE_NAME, _named(gives or "unit")), encoded(_OP_TYPE, operator.encode())]
+    return b"".join(parts)
+
+
+def _tensor(name: str, value: NDArray[np.float32] | NDArray[np.int64]) -> bytes:
+    kind, stored = (_FLOAT, "<f4") if value.dtype == np.float32 else (_INT64, "<i8")
+    dims = b"".join(encoded_integer(_DIMS, size) for size in value.shape)
+    raw = encoded(_RAW, np.ascontiguousarray(value, stored).tobytes())
+    return dims + encoded_integer(_TYPE, kind) + encoded(_TENSOR_NAME, _named(name)) + raw
+
+
+def _named(part: str) -> bytes:
+    return f"{_OWN}.{part}".encode()
