@@ -79,7 +79,7 @@ TABLE = {
     ("bootleg", "image"): BLOCKS,
     ("crobo", "image"): Settings(steps=700, batch=64, precision=HALF, encoder_options=MEAN),
     ("mae", "series"): Settings(steps=600, recipe_options={"hidden": 0.5, "width": 128, "depth": 4}),
-    ("lejepa", "series"): Settings(steps=600, recipe_options={"gaussian": 0.02, "local_views": 0}),
+    ("lejepa", "series"): Settings(steps=600, recipe_options={"gaussian": 0.005, "local_views": 0}),
     ("vicreg", "series"): Settings(steps=600, recipe_options={"invariance": 100.0}),
 }
 

@@ -1,5 +1,7 @@
 """Gradients in operators that every ONNX engine has, where ATen has no decomposition of its own.
 
+Engines compute a convolution whose weights are an input sample by sample, and with few positions each of those products reads all
+weights for a handful of numbers: such a convolution becomes one product over the whole batch (im2col), and so does its gradient.
 The three results of `aten.convolution_backward` are a transposed convolution (input), a convolution in which batch and
 channels change places (weight), and a sum (bias). A bilinear resize is a product with a matrix per axis, and its gradient
 one with their transposes.
@@ -18,11 +20,13 @@ from torch.nn import functional
 from edgessl.errors import InputError
 
 _convolution: Callable[..., Tensor] = torch.ops.aten.convolution.default
+FEW = 64  #: positions up to which a convolution becomes one product; with more its columns take much memory. Ours
 
 
 def decompositions() -> dict[Any, Callable[..., Any]]:
     """Core ATen decompositions, and ours."""
     table: dict[Any, Callable[..., Any]] = dict(core_aten_decompositions())
+    table[torch.ops.aten.convolution.default] = convolution
     table[torch.ops.aten.convolution_backward.default] = convolution_backward
     table[torch.ops.aten.upsample_bilinear2d_backward.default] = bilinear_backward
     return table
@@ -63,6 +67,48 @@ def _bilinear(inner: int, outer: int, align_corners: bool, scale: float | None) 
         row[low] += 1 - (at - low)
         row[min(low + 1, inner - 1)] += at - low
     return matrix
+
+
+def convolution(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+    transposed: bool,
+    output_padding: Sequence[int],
+    groups: int,
+) -> Tensor:
+    """A two-dimensional convolution with few positions as one product; others stay what they are. The signature is ATen's."""
+    if transposed or x.ndim != 4 or groups != 1:
+        return NotImplemented  # type: ignore[no-any-return]
+    stride, padding, dilation = (list(_pair(values)) for values in (stride, padding, dilation))
+    height, width = (
+        (x.shape[2 + i] + 2 * padding[i] - dilation[i] * (weight.shape[2 + i] - 1) - 1) // stride[i] + 1 for i in (0, 1)
+    )
+    if height * width > FEW:
+        return NotImplemented  # type: ignore[no-any-return]
+    product = weight.flatten(1) @ _columns(
+        x, weight, stride, padding, dilation, height, width
+    )  # (out, batch * positions)
+    if bias is not None:
+        product = product + bias.unsqueeze(1)
+    return product.reshape(len(weight), len(x), height, width).transpose(0, 1)
+
+
+def _columns(
+    x: Tensor, weight: Tensor, stride: list[int], padding: list[int], dilation: list[int], height: int, width: int
+) -> Tensor:
+    """What each tap of each channel sees: `(in * kh * kw, batch * positions)`."""
+    padded = functional.pad(x.transpose(0, 1), (padding[1], padding[1], padding[0], padding[0]))
+    taps = []
+    for i in range(weight.shape[2]):
+        for j in range(weight.shape[3]):
+            top, left = i * dilation[0], j * dilation[1]
+            bottom, right = top + (height - 1) * stride[0] + 1, left + (width - 1) * stride[1] + 1
+            taps.append(padded[:, :, top : bottom : stride[0], left : right : stride[1]])
+    return torch.stack(taps, 1).reshape(-1, len(x) * height * width)
 
 
 def convolution_backward(
@@ -124,6 +170,10 @@ def _weight_gradient(
     gradient: Tensor, x: Tensor, weight: Tensor, stride: list[int], padding: list[int], dilation: list[int], groups: int
 ) -> Tensor:
     kernel = weight.shape[2:]
+    positions = gradient.shape[2:]
+    if groups == 1 and positions.numel() <= FEW:
+        columns = _columns(x, weight, stride, padding, dilation, *positions)
+        return (gradient.transpose(0, 1).flatten(1) @ columns.T).reshape(weight.shape)
     if groups == 1:
         # Batch and channels change places; the forward stride becomes a dilation and the reverse.
         swapped = _convolution(

@@ -19,10 +19,11 @@ from torch.func import functional_call
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from edgessl.errors import GateError
+from edgessl.export.class_token import for_class_token
 from edgessl.export.gradients import decompositions
 from edgessl.export.graph import write_graph
 from edgessl.export.objectives import Objective, Source, objective, squared_distance
-from edgessl.export.split import Split
+from edgessl.export.split import Split, Tail
 from edgessl.runtimes.engines import open_engine
 
 WEIGHT_BOUND = 1e-5  #: largest difference of a weight after one step, absolute
@@ -56,11 +57,18 @@ class StepConfig:
 
 
 class Step(nn.Module):
-    """One step as a function of tensors, in PyTorch: what is exported, and what the export is compared with."""
+    """One step as a function of tensors, in PyTorch: what is exported, and what the export is compared with.
 
-    def __init__(self, split: Split, config: StepConfig, source: Source) -> None:
+    Args:
+        split: Gives the tail's weights, and the shape of latents.
+        config: Shape of the step.
+        source: Statistics of the embedding where the encoder was made.
+        tail: What computes the vectors, with the weights of the split's; without it the split's own.
+    """
+
+    def __init__(self, split: Split, config: StepConfig, source: Source, tail: Tail | None = None) -> None:
         super().__init__()
-        self.split, self.config, self.source = split, config, source
+        self.split, self.config, self.source, self.tail = split, config, source, tail or split.tail
         self.factory = split.tail_weights()
         self.names = list(self.factory)
         self.loss: Objective = objective(config.objective)
@@ -73,10 +81,9 @@ class Step(nn.Module):
         count = len(self.names)
         weights, velocity = list(arguments[:count]), list(arguments[count : 2 * count])
         a, b, anchors, reference, lr, momentum, pull, clip = arguments[2 * count :]
-        tail = self.split.tail
         here = dict(zip(self.names, weights, strict=True))
         # One pass over everything: a batch of three parts costs less than three batches.
-        vectors = functional_call(tail, here, (torch.cat([a, b, anchors]),))
+        vectors = functional_call(self.tail, here, (torch.cat([a, b, anchors]),))
         z_a, z_b, z_anchor = vectors.split([len(a), len(b), len(anchors)])
         terms = self.loss(z_a, z_b, self.source) | {"anchor": squared_distance(z_anchor, reference)}
         loss = torch.stack(list(terms.values())).sum()
@@ -119,7 +126,8 @@ class Step(nn.Module):
 
 
 def write_step(step: Step, path: Path) -> None:
-    """Write `step` as an ONNX graph."""
+    """Write `step` as an ONNX graph, its tail by the fewest operations that give the same."""
+    step = Step(step.split, step.config, step.source, for_class_token(step.split.tail))
     example = step.example()
 
     def run(arguments: Sequence[Tensor]) -> tuple[Tensor, ...]:

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgessl.errors import InputError
-from edgessl.export.gradients import bilinear_backward, convolution_backward
+from edgessl.export.gradients import FEW, bilinear_backward, convolution, convolution_backward
 
 
 @settings(max_examples=60, deadline=None)
@@ -38,6 +38,23 @@ def test_it_is_what_autograd_gives(
     )
     for mine, theirs in zip(got, expected, strict=True):
         torch.testing.assert_close(mine, theirs)
+    one = convolution(x, weight, bias, stride, padding, dilation, False, [0, 0], groups)
+    if one is NotImplemented:
+        assert groups > 1 or y[0, 0].numel() > FEW
+    else:
+        torch.testing.assert_close(one, y)
+
+
+def test_many_positions_stay_a_convolution_and_have_its_gradient() -> None:
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(2, 3, 9, 8, generator=generator, dtype=torch.float64)
+    weight = torch.randn(4, 3, 3, 3, generator=generator, dtype=torch.float64, requires_grad=True)
+    assert convolution(x, weight, None, [1], [1], [1], False, [0, 0], 1) is NotImplemented  # 72 positions
+    y = torch.nn.functional.conv2d(x, weight, padding=1)
+    gradient = torch.randn(y.shape, generator=generator, dtype=torch.float64)
+    got = convolution_backward(gradient, x, weight, None, [1], [1], [1], False, [0, 0], 1, [False, True, False])
+    assert got[0] is got[2] is None
+    torch.testing.assert_close(got[1], torch.autograd.grad(y, weight, gradient)[0])
 
 
 @pytest.mark.parametrize("align_corners", [False, True])
