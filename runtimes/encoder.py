@@ -44,10 +44,8 @@ class Encoder:
 
     Attributes:
         bundle: What was opened.
-        engine: Name of the engine.
-        precision: Precision of the graph that runs.
-        threads, settings: As given.
-        chosen: As given; empty where the engine was asked for by name.
+        engine, precision: Name of the engine, and of what the graph computes in.
+        threads, settings, chosen: As given; the last is empty where the engine was asked for by name.
     """
 
     def __init__(
