@@ -18,7 +18,7 @@ from edgessl import __version__
 from edgessl.errors import EngineError
 from edgessl.runtimes.engines.base import Arrays, EngineSettings, TensorInfo, check_feeds, refuse_settings
 from edgessl.runtimes.engines.onnxnodes import ends
-from edgessl.runtimes.engines.preflight import refuse_control_flow
+from edgessl.runtimes.engines.preflight import refuse_endless
 
 
 class Fake:
@@ -38,7 +38,7 @@ class Fake:
         what = f"a graph of {len(graph)} bytes" if isinstance(graph, bytes) else graph
         try:
             content = graph if isinstance(graph, bytes) else graph.read_bytes()
-            refuse_control_flow(content)
+            refuse_endless(content)
             self.inputs, self.outputs = ends(content)
         except (OSError, ValueError) as error:  # a name that is no UTF-8 is a ValueError too
             raise EngineError(f"the fake engine cannot load {what}: {error}") from error

@@ -17,7 +17,7 @@ import onnxruntime
 from edgessl.errors import EngineError, InputError
 from edgessl.runtimes.engines.base import Arrays, EngineSettings, TensorInfo, physical_cores, usable_processors
 from edgessl.runtimes.engines.onnxnodes import count_products
-from edgessl.runtimes.engines.preflight import refuse_control_flow
+from edgessl.runtimes.engines.preflight import refuse_endless
 
 _DTYPES = {
     "tensor(float)": "float32",
@@ -49,7 +49,7 @@ class OnnxRuntime:
         self._threads = self._settings.threads or max(physical_cores(), 1 + bool(self._settings.cores))
         _refuse_cores(self._settings.cores)
         try:
-            refuse_control_flow(graph if isinstance(graph, bytes) else graph.read_bytes())
+            refuse_endless(graph if isinstance(graph, bytes) else graph.read_bytes())
             self._session: Any = self._open()
             # A name need not be UTF-8 in a damaged file; onnxruntime takes it, and Python does not.
             self.inputs = {info.name: _tensor_info(info) for info in self._session.get_inputs()}

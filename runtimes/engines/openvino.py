@@ -24,7 +24,7 @@ from edgessl.runtimes.engines.base import Affine, Arrays, EngineSettings, Tensor
 from edgessl.runtimes.engines.ovcache import open_cache, prune
 from edgessl.runtimes.engines.ovfused import count_products, rounded_in
 from edgessl.runtimes.engines.ovsingle import Single, model_of_one, shape_of
-from edgessl.runtimes.engines.preflight import refuse_control_flow
+from edgessl.runtimes.engines.preflight import refuse_endless
 
 _CONTROL_FLOW = ("If", "Loop", "TensorIterator")
 
@@ -76,7 +76,7 @@ class OpenVino:
         self._request: Any = None  # for any batch
         try:
             if isinstance(graph, bytes) or graph.suffix == ".onnx":
-                refuse_control_flow(graph if isinstance(graph, bytes) else graph.read_bytes())
+                refuse_endless(graph if isinstance(graph, bytes) else graph.read_bytes())
             # Kept until it is compiled for any batch: its file may be another one by then.
             self._model: Any = shared_core().read_model(graph if isinstance(graph, bytes) else str(graph))
             loops = sorted({node.get_type_name() for node in self._model.get_ops()}.intersection(_CONTROL_FLOW))

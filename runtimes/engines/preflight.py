@@ -18,8 +18,8 @@ _NODE, _OP_TYPE = 1, 4
 _VERSION, _NEWEST = 2, 1000  # of OperatorSetIdProto; ONNX of 2026 is at 26
 
 
-def refuse_control_flow(content: bytes | memoryview) -> None:
-    """Look at the operators of a serialized model.
+def refuse_endless(content: bytes | memoryview) -> None:
+    """Look at the operators of a serialized model for what may keep an engine busy without end.
 
     Raises:
         ValueError: It has control flow, functions or an impossible version of operators, or is no serialized message.

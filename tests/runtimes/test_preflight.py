@@ -11,7 +11,7 @@ from onnx import TensorProto, helper
 
 from edgessl.errors import EngineError
 from edgessl.runtimes.engines import open_engine
-from edgessl.runtimes.engines.preflight import refuse_control_flow
+from edgessl.runtimes.engines.preflight import refuse_endless
 
 FILES = ("encoder.onnx", "encoder.int8.onnx", "trunk.fp32.onnx", "tail.onnx", "step.onnx")
 
@@ -37,7 +37,7 @@ def endless() -> onnx.NodeProto:
 
 @pytest.mark.parametrize("name", FILES)
 def test_exported_graphs_pass(tiny, name):
-    refuse_control_flow((tiny / name).read_bytes())
+    refuse_endless((tiny / name).read_bytes())
 
 
 def test_a_loop_is_refused_by_name(tmp_path):
@@ -60,7 +60,7 @@ def test_a_loop_in_another_spelling_of_its_length_is_refused():
     mended = spelled.replace(head, varint(grown + 1), 1).replace(varint(node), varint(node + 1), 1)
     assert onnx.ModelProto.FromString(mended).graph.node[0].op_type == "Loop"
     with pytest.raises(ValueError, match="Loop"):
-        refuse_control_flow(mended)
+        refuse_endless(mended)
 
 
 def varint(number: int) -> bytes:
@@ -71,17 +71,17 @@ def test_functions_which_could_hide_a_loop_are_refused():
     function = helper.make_function("local", "Hidden", ["x"], ["y"], [endless()], [helper.make_opsetid("", 20)])
     content = model([helper.make_node("Hidden", ["x"], ["y"], domain="local")], functions=[function])
     with pytest.raises(ValueError, match="functions"):
-        refuse_control_flow(content)
+        refuse_endless(content)
 
 
 def test_a_name_that_says_loop_is_no_loop():
-    refuse_control_flow(model([helper.make_node("Identity", ["x"], ["y"], name="Loop", doc_string='"\x04Loop')]))
+    refuse_endless(model([helper.make_node("Identity", ["x"], ["y"], name="Loop", doc_string='"\x04Loop')]))
 
 
 @pytest.mark.parametrize("content", [b"\x3a\x05ab", b"\xff" * 12, b"\x3b", b"\x08"])
 def test_what_is_no_message_is_refused(content):
     with pytest.raises(ValueError, match="it "):
-        refuse_control_flow(content)
+        refuse_endless(content)
 
 
 def test_a_graph_that_names_an_output_twice_gives_it_once():
