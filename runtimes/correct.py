@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgessl.errors import BundleError
-from edgessl.runtimes.wire import encoded, encoded_integer, fields
+from edgessl.runtimes.wire import encoded, encoded_integer, fields, replaced
 
 _GRAPH = 7  # of ModelProto (onnx.proto)
 _NODE, _INITIALIZER = 1, 5  # of GraphProto
@@ -41,23 +41,21 @@ def with_affine(content: bytes, matrix: NDArray[np.float32], shift: NDArray[np.f
         if len(graphs) != 1:
             raise ValueError(f"it holds {len(graphs)} graphs")
         graph = graphs[0]
-        body, at, made = bytearray(), 0, 0
+        parts, at, made = list[bytes | memoryview](), 0, 0
         for field in fields(graph.value):
             if field.number != _NODE:
                 continue
             node, gives = _renamed(field.value)
-            body += graph.value[at : field.start]
-            body += encoded(_NODE, node)
+            parts += [graph.value[at : field.start], encoded(_NODE, node)]
             at, made = field.stop, made + gives
     except ValueError as error:
         raise BundleError(f"the graph cannot be read: {error}; copy the bundle again") from error
     if made != 1:
         raise BundleError("the graph has no operator that gives 'vectors'; export the bundle again")
-    body += graph.value[at:]
-    body += b"".join(encoded(_NODE, _node(*step)) for step in _STEPS)
     constants = {"matrix": matrix, "shift": shift, "least": np.array(TINY, np.float32), "axis": np.array([1])}
-    body += b"".join(encoded(_INITIALIZER, _tensor(name, value)) for name, value in constants.items())
-    return content[: graph.start] + encoded(_GRAPH, bytes(body)) + content[graph.stop :]
+    parts += [graph.value[at:], *(encoded(_NODE, _node(*step)) for step in _STEPS)]
+    parts += [encoded(_INITIALIZER, _tensor(name, value)) for name, value in constants.items()]
+    return replaced(content, graph, parts)
 
 
 def _renamed(node: memoryview) -> tuple[bytes, int]:

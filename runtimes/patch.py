@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgessl.errors import BundleError
-from edgessl.runtimes.wire import Field, encoded, fields, numbers
+from edgessl.runtimes.wire import Field, fields, lead, numbers, replaced
 
 _GRAPH, _INITIALIZER = 7, 5  # fields of ModelProto and GraphProto (onnx.proto)
 _DIMS, _TYPE, _FLOATS, _NAME, _RAW = 1, 2, 4, 8, 9  # of TensorProto
@@ -39,7 +39,7 @@ def with_weights(content: bytes, weights: Mapping[str, NDArray[Any]]) -> bytes:
         BundleError: An initializer is not there exactly once, or has another type or shape.
     """
     graph, found = _named(content, weights)
-    body, at = bytearray(), 0
+    parts, at = list[bytes | memoryview](), 0
     for name, field in sorted(found.items(), key=lambda item: item[1].start):
         kind, shape = _kind(name, field.value)
         value = weights[name]
@@ -47,12 +47,11 @@ def with_weights(content: bytes, weights: Mapping[str, NDArray[Any]]) -> bytes:
             raise BundleError(
                 f"the graph's initializer {name!r} is {kind} {shape}, not {value.dtype} {value.shape}; export it again"
             )
-        raw = encoded(_RAW, np.ascontiguousarray(value, kind).tobytes())
-        body += graph.value[at : field.start]
-        body += encoded(_INITIALIZER, _without_values(field.value) + raw)
+        raw = np.ascontiguousarray(value, kind).reshape(-1).view(np.uint8).data
+        front = _without_values(field.value) + lead(_RAW, len(raw))
+        parts += [graph.value[at : field.start], lead(_INITIALIZER, len(front) + len(raw)), front, raw]
         at = field.stop
-    body += graph.value[at:]
-    return content[: graph.start] + encoded(_GRAPH, bytes(body)) + content[graph.stop :]
+    return replaced(content, graph, [*parts, graph.value[at:]])
 
 
 def _named(content: bytes, names: Collection[str]) -> tuple[Field, dict[str, Field]]:

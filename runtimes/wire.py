@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 _VARINT, _EIGHT, _LENGTH, _FOUR = 0, 1, 2, 5  # wire types
@@ -91,7 +91,18 @@ def varint(content: memoryview, at: int) -> tuple[int, int]:
 
 def encoded(field: int, value: bytes) -> bytes:
     """A field that has a length, as it stands in a message."""
-    return _encoded_number(field << 3 | _LENGTH) + _encoded_number(len(value)) + value
+    return lead(field, len(value)) + value
+
+
+def lead(field: int, size: int) -> bytes:
+    """What stands in front of a field's `size` bytes."""
+    return _encoded_number(field << 3 | _LENGTH) + _encoded_number(size)
+
+
+def replaced(content: bytes, field: Field, parts: Sequence[bytes | memoryview]) -> bytes:
+    """The message `content` with `parts`, one behind the other, as the value of a field of it. They are copied once."""
+    whole, size = memoryview(content), sum(map(len, parts))
+    return b"".join([whole[: field.start], lead(field.number, size), *parts, whole[field.stop :]])
 
 
 def encoded_integer(field: int, value: int) -> bytes:

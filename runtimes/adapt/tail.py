@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -92,7 +92,9 @@ class TailTraining:
             self.anchor_vectors: Floats = source["anchor.vectors"]
         except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise BundleError(f"{bundle.path} does not describe its step: {error!r}; export it again") from error
-        self._step = open_engine(engine_of_tail(engine), bundle.graph("step"), settings=settings)
+        # It runs now and then, and what it takes of memory is the most that learning does.
+        given_back = replace(settings or EngineSettings(), arena=False)
+        self._step = open_engine(engine_of_tail(engine), bundle.graph("step"), settings=given_back)
         self.reset()
 
     def reset(self) -> None:

@@ -29,6 +29,8 @@ class EngineSettings:
         cores: Processors that the engine's workers are bound to, as the system numbers them. The caller's thread works too,
             and where it runs is the caller's affair.
         cache: What the engine compiles from a file is kept in the user's cache, for a quicker start the next time.
+        arena: Memory that a run took is kept for the next, where the engine asks (onnxruntime). A graph that runs now and then
+            gives it back instead.
 
     Raises:
         InputError: Threads or cores that cannot be.
@@ -38,6 +40,7 @@ class EngineSettings:
     spin: bool = False
     cores: tuple[int, ...] = ()
     cache: bool = False
+    arena: bool = True
 
     def __post_init__(self) -> None:
         if not 0 <= self.threads <= MOST_THREADS:

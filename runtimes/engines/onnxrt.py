@@ -101,6 +101,7 @@ class OnnxRuntime:
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3
         options.intra_op_num_threads = self._threads
+        options.enable_cpu_mem_arena = options.enable_mem_pattern = self._settings.arena
         # Spinning workers make whatever runs next on the same cores two to three times slower.
         options.add_session_config_entry("session.intra_op.allow_spinning", "1" if self._settings.spin else "0")
         if self._settings.cores:  # for each worker, all of them; onnxruntime counts processors from 1

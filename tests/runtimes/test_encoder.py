@@ -191,4 +191,5 @@ def test_settings_reach_every_graph_of_an_encoder_that_adapts(tiny, tmp_path, mo
         with encoder.adapting(tmp_path / "other", level="tail") as beside:
             beside.embed(scenes(2, 0))
     assert len(asked) > 6
-    assert {(replace(given, cache=False), threads) for given, threads in asked} == {(settings, 0)}
+    assert {(replace(given, cache=False, arena=True), threads) for given, threads in asked} == {(settings, 0)}
+    assert any(not given.arena for given, _ in asked), "a training step gives its memory back"

@@ -166,6 +166,13 @@ def test_the_threads_that_were_asked_for_run(opens, name, tiny, settings, scenes
     assert engine.run({"frames": scenes(2, 0)})["vectors"].shape == (2, 6)
 
 
+def test_a_graph_that_gives_its_memory_back_computes_the_same(opens, name, tiny, scenes):
+    kept, given_back = (opens(tiny / "encoder.onnx", settings=EngineSettings(arena=arena)) for arena in (True, False))
+    for count in (1, 3):
+        frames = {"frames": scenes(count, 0)}
+        np.testing.assert_array_equal(given_back.run(frames)["vectors"], kept.run(frames)["vectors"])
+
+
 @pytest.mark.parametrize("settings", [EngineSettings(spin=True), EngineSettings(cores=(0,))], ids=["spin", "cores"])
 def test_what_an_engine_cannot_set_is_refused_and_what_it_can_is_in_its_info(opens, name, tiny, settings):
     if name == "onnxruntime":
