@@ -89,9 +89,8 @@ def convolution(
     )
     if height * width > FEW:
         return NotImplemented  # type: ignore[no-any-return]
-    product = weight.flatten(1) @ _columns(
-        x, weight, stride, padding, dilation, height, width
-    )  # (out, batch * positions)
+    columns = _columns(x, weight, stride, padding, dilation, height, width)
+    product = weight.flatten(1) @ columns  # (out, batch * positions)
     if bias is not None:
         product = product + bias.unsqueeze(1)
     return product.reshape(len(weight), len(x), height, width).transpose(0, 1)
@@ -101,14 +100,22 @@ def _columns(
     x: Tensor, weight: Tensor, stride: list[int], padding: list[int], dilation: list[int], height: int, width: int
 ) -> Tensor:
     """What each tap of each channel sees: `(in * kh * kw, batch * positions)`."""
-    padded = functional.pad(x.transpose(0, 1), (padding[1], padding[1], padding[0], padding[0]))
+    taps = _taps(x.transpose(0, 1), weight, stride, padding, dilation, height, width)
+    return torch.stack(taps, 1).reshape(-1, len(x) * height * width)
+
+
+def _taps(
+    x: Tensor, weight: Tensor, stride: list[int], padding: list[int], dilation: list[int], height: int, width: int
+) -> list[Tensor]:
+    """What each tap of the kernel sees of `x` `(a, b, h, w)`: `(a, b, height, width)` each, row by row."""
+    padded = functional.pad(x, (padding[1], padding[1], padding[0], padding[0]))
     taps = []
     for i in range(weight.shape[2]):
         for j in range(weight.shape[3]):
             top, left = i * dilation[0], j * dilation[1]
             bottom, right = top + (height - 1) * stride[0] + 1, left + (width - 1) * stride[1] + 1
             taps.append(padded[:, :, top : bottom : stride[0], left : right : stride[1]])
-    return torch.stack(taps, 1).reshape(-1, len(x) * height * width)
+    return taps
 
 
 def convolution_backward(
@@ -182,15 +189,10 @@ def _weight_gradient(
         return swapped[:, :, : kernel[0], : kernel[1]].transpose(0, 1)
     # Grouped and depthwise: for each tap of the kernel, the product of the output's gradient with what the tap saw.
     batch, out, height, width = gradient.shape
-    spare = [stride[i] + dilation[i] * kernel[i] for i in (0, 1)]
-    padded = functional.pad(x, (padding[1], padding[1] + spare[1], padding[0], padding[0] + spare[0]))
     grouped = gradient.reshape(batch, groups, out // groups, height * width)
     taps = []
-    for i in range(kernel[0]):
-        for j in range(kernel[1]):
-            top, left = i * dilation[0], j * dilation[1]
-            seen = padded[:, :, top : top + height * stride[0] : stride[0], left : left + width * stride[1] : stride[1]]
-            seen = seen.reshape(batch, groups, -1, height * width)  # (batch, groups, in / groups, positions)
-            taps.append(torch.matmul(grouped, seen.transpose(2, 3)).sum(0))  # (groups, out / groups, in / groups)
+    for tap in _taps(x, weight, stride, padding, dilation, height, width):
+        seen = tap.reshape(batch, groups, -1, height * width)  # (batch, groups, in / groups, positions)
+        taps.append(torch.matmul(grouped, seen.transpose(2, 3)).sum(0))  # (groups, out / groups, in / groups)
     stacked = torch.stack(taps, -1)
     return stacked.reshape(out, weight.shape[1], kernel[0], kernel[1])

@@ -6,10 +6,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgessl.errors import BundleError
-from edgessl.runtimes.wire import encoded, encoded_integer, fields, replaced
+from edgessl.runtimes.wire import encoded, encoded_integer, fields, graph_of, replaced
 
-_GRAPH = 7  # of ModelProto (onnx.proto)
-_NODE, _INITIALIZER = 1, 5  # of GraphProto
+_NODE, _INITIALIZER = 1, 5  # of GraphProto (onnx.proto)
 _INPUT, _OUTPUT, _NODE_NAME, _OP_TYPE = 1, 2, 3, 4  # of NodeProto
 _DIMS, _TYPE, _TENSOR_NAME, _RAW = 1, 2, 8, 9  # of TensorProto
 _FLOAT, _INT64 = 1, 7  # TensorProto.DataType
@@ -37,10 +36,7 @@ def with_affine(content: bytes, matrix: NDArray[np.float32], shift: NDArray[np.f
         BundleError: It is no ONNX file, or none of its operators gives `vectors`.
     """
     try:
-        graphs = [field for field in fields(memoryview(content)) if field.number == _GRAPH]
-        if len(graphs) != 1:
-            raise ValueError(f"it holds {len(graphs)} graphs")
-        graph = graphs[0]
+        graph = graph_of(content)
         parts, at, made = list[bytes | memoryview](), 0, 0
         for field in fields(graph.value):
             if field.number != _NODE:

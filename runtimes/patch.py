@@ -14,9 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgessl.errors import BundleError
-from edgessl.runtimes.wire import Field, fields, lead, numbers, replaced
+from edgessl.runtimes.wire import Field, fields, graph_of, lead, numbers, replaced
 
-_GRAPH, _INITIALIZER = 7, 5  # fields of ModelProto and GraphProto (onnx.proto)
+_INITIALIZER = 5  # of GraphProto (onnx.proto)
 _DIMS, _TYPE, _FLOATS, _NAME, _RAW = 1, 2, 4, 8, 9  # of TensorProto
 _VALUES = (4, 5, 6, 7, 9, 10, 11)  # of TensorProto: all that may hold the values
 #: TensorProto.DataType -> dtype
@@ -58,10 +58,8 @@ def _named(content: bytes, names: Collection[str]) -> tuple[Field, dict[str, Fie
     """The graph, and its initializers of these names."""
     found: dict[str, Field] = {}
     try:
-        graphs = [field for field in fields(memoryview(content)) if field.number == _GRAPH]
-        if len(graphs) != 1:
-            raise ValueError(f"it holds {len(graphs)} graphs")
-        for name, field in _initializers(graphs[0].value):
+        graph = graph_of(content)
+        for name, field in _initializers(graph.value):
             if name in names:
                 if name in found:
                     raise BundleError(f"the graph has two initializers {name!r}; export it again")
@@ -70,7 +68,7 @@ def _named(content: bytes, names: Collection[str]) -> tuple[Field, dict[str, Fie
         raise BundleError(f"the graph cannot be read: {error}; copy the bundle again") from error
     if missing := [name for name in names if name not in found]:
         raise BundleError(f"the graph has no initializer {', '.join(map(repr, missing))}; export it again")
-    return graphs[0], found
+    return graph, found
 
 
 def _initializers(graph: memoryview) -> Iterator[tuple[str, Field]]:

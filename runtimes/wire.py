@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 _VARINT, _EIGHT, _LENGTH, _FOUR = 0, 1, 2, 5  # wire types
+_GRAPH = 7  # of ModelProto (onnx.proto)
 
 
 class Field(NamedTuple):
@@ -47,6 +48,18 @@ def fields(content: memoryview) -> Iterator[Field]:
             raise ValueError(f"it is no ONNX file: a field has wire type {kind}")
         if at > len(content):
             raise ValueError("it is no ONNX file: it ends inside a field")
+
+
+def graph_of(content: bytes) -> Field:
+    """The graph of a serialized ONNX model.
+
+    Raises:
+        ValueError: It is no serialized message, or does not hold one graph.
+    """
+    graphs = [field for field in fields(memoryview(content)) if field.number == _GRAPH]
+    if len(graphs) != 1:
+        raise ValueError(f"it holds {len(graphs)} graphs")
+    return graphs[0]
 
 
 def numbers(content: memoryview, field: int) -> list[int]:
