@@ -63,6 +63,12 @@ def _wanted(role: str, spec: InputSpec, dim: int, split: Mapping[str, Any]) -> d
     }
     for index, size in enumerate(channels):
         wanted |= {f"port{index}.{part}": ("f", (size,)) for part in ("mean", "var")}
+    if stem := split.get("stem", {}):
+        wanted |= {f"spectrum.{part}": ("f", (3,)) for part in ("mean", "var")}
+        wanted |= {"spectrum.axes": ("f", (3, 3)), "spectrum.power": ("f", (3, "v", "u")), "spectrum.size": ("f", (2,))}
+        wanted |= {f"prepare.{part}": ("f", (3,)) for part in ("mean", "std")}
+        if "rows" in stem["prepare"]:
+            wanted |= {"prepare.rows": ("f", ("h", spec.shape[0])), "prepare.columns": ("f", ("w", spec.shape[1]))}
     if latent:
         wanted["anchor.latents"] = ("int8", ("a", *latent))
         wanted["latent.scale"] = ("f", (latent[int(split.get("channel_axis", 1)) - 1],))

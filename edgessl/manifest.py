@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
+from math import isfinite
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -139,6 +140,7 @@ def check_facts(manifest: dict[str, Any]) -> None:
             names = [*port["scaled"], port["bias"], port["steps"]]
             if not all(isinstance(name, str) for name in names) or not port["bias"] or not port["scaled"]:
                 raise TypeError(f"folds of {file} name {names!r}")
+    _check_stem(_table(split, "stem"))
     for size in split.get("latent", []):
         size_of("latent", size)
     if size_of("channel_axis", split.get("channel_axis", 1)) > len(split.get("latent", [1])):
@@ -146,6 +148,25 @@ def check_facts(manifest: dict[str, Any]) -> None:
     for name in ("batch", "anchors"):
         size_of(name, step.get(name, 1))
     count_of("space_revision", manifest.get("space_revision", 0))
+
+
+def _check_stem(stem: dict[str, Any]) -> None:
+    if not stem:
+        return
+    if len(stem["kernel"]) != 2:
+        raise ValueError(f"the stem's kernel is {stem['kernel']!r}")
+    for size in stem["kernel"]:
+        size_of("kernel", size)
+    known = ("mean", "std", "rows", "columns")
+    if not {"mean", "std"} <= set(stem["prepare"]) <= set(known):
+        raise ValueError(f"the stem's frames are prepared with {stem['prepare']!r}, of {', '.join(known)}")
+    for file, constants in _table(stem, "constants").items():
+        names = [constants[part] for part in ("weight", "scale", "bias", "steps")]
+        if not all(isinstance(name, str) for name in names) or not constants["weight"] or not constants["bias"]:
+            raise TypeError(f"the stem of {file} names {names!r}")
+        units = constants["units"]
+        if not all(isinstance(unit, float) and isfinite(unit) and unit for unit in units):
+            raise ValueError(f"the stem of {file} is in units of {units!r}")
 
 
 def _table(facts: dict[str, Any], name: str) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from edgessl.export.draft import Draft
 from edgessl.export.objectives import Source
 from edgessl.export.split import Split
 from edgessl.export.statistics import source_statistics
+from edgessl.export.stem import source_spectrum
 from edgessl.export.tail import write_tail
 from edgessl.export.train_step import Step, step_facts, step_parity, write_step
 from edgessl.runtimes.split import Tail, Trunk
@@ -78,6 +79,9 @@ def write_adaptation(split: Split, draft: Draft, frames: NDArray[Any], config: E
         vectors = tail.run(observed.latents)
     anchors = np.linspace(0, len(frames) - 1, min(config.anchors, len(frames))).round().astype(int)
     source = source_statistics(observed, vectors, anchors, channel_axis=split.encoder.channel_axis)
+    if draft.manifest["split"].get("stem"):
+        spectrum = source_spectrum(split, frames)
+        source |= {name: np.ascontiguousarray(value, np.float32) for name, value in spectrum.items()}
     save_file(source, draft.folder / "source.safetensors")
     draft.kinds["source.safetensors"] = Kind("source")
     statistics = Source(

@@ -1,5 +1,6 @@
 """A bundle and what was learned with it -> a bundle whose factory encoder is the one that was learned.
 
+front     a map of patches goes into the constants of the first convolution; a filter of frames stands before everything
 encoder   ports that stand behind convolutions go into their constants; otherwise trunk, ports and tail become one graph
 trunk     takes ports again, on top of those that were learned
 tail      with the learned weights
@@ -22,7 +23,7 @@ from safetensors.numpy import save_file
 
 from edgessl.bundle import Bundle, Kind, open_bundle, refuse_name, write_manifest
 from edgessl.errors import GateError, InputError
-from edgessl.export.adapted_graphs import composed, with_affine, with_ports
+from edgessl.export.adapted_graphs import composed, with_affine, with_filter, with_ports
 from edgessl.export.draft import Draft, failures, judged_or_reason
 from edgessl.export.surgery import static_batch
 from edgessl.export.targets import TARGETS
@@ -33,7 +34,9 @@ from edgessl.runtimes.adapt.served import Served
 from edgessl.runtimes.adapt.serving import Serving
 from edgessl.runtimes.encoder import Encoder
 from edgessl.runtimes.fold import Fold
+from edgessl.runtimes.framefilter import FrameFilter
 from edgessl.runtimes.patch import with_weights
+from edgessl.runtimes.stem import PatchMap, Stem, kernel_of
 from edgessl.runtimes.verify import Golden, ParityRow, golden_of
 
 ENGINE = "onnxruntime"
@@ -138,7 +141,7 @@ def _manifest(parent: Bundle, learned: Learned, output: Path) -> dict[str, Any]:
         "frames": learned.frames,
         "votes": learned.votes,
     }
-    split = {key: value for key, value in said.get("split", {}).items() if key != "folds"}
+    split = {key: value for key, value in said.get("split", {}).items() if key not in ("folds", "stem")}
     return said | {
         "name": output.stem,
         "space_revision": revision + 1,
@@ -178,6 +181,11 @@ def _write_graphs(draft: Draft, parent: Bundle, served: Served, say: Callable[[s
         if (engine, precision) == ("", "fp32"):
             files = {"encoder.onnx": Kind("encoder", "fp32"), "trunk.fp32.onnx": Kind("trunk", "fp32")}
             graphs = float_graphs
+        elif (engine, precision) == (ENGINE, "int8") and not _takes(parent, served, precision):
+            draft.rejected[name] = (
+                "the constants of its first convolution are not on record, and the map goes into them"
+            )
+            continue
         elif (engine, precision) == (ENGINE, "int8"):
             target = TARGETS["onnx"]
             files = target.files("encoder", "int8") | target.files("trunk", "int8")
@@ -229,13 +237,27 @@ def _kept(draft: Draft, files: Mapping[str, Kind], engine: str, name: str) -> bo
 
 def _pair(parent: Bundle, served: Served, precision: str) -> dict[str, onnx.ModelProto]:
     """Encoder and trunk of one precision, with what was learned in them."""
-    trunk = onnx.load(parent.graph("trunk", precision, ENGINE))
+    content = parent.graph("trunk", precision, ENGINE).read_bytes()
+    if isinstance(served.front, PatchMap):
+        stem = Stem(parent, "trunk", engine=ENGINE, precision=precision)
+        content = with_weights(content, stem.constants(served.front))
+    trunk = onnx.load_from_string(content)
     encoder = _folded(parent, served, precision)
     if encoder is None:
         encoder = composed(trunk, served.ports or (), _tail(parent, served))
     elif served.affine is not None:
         encoder = with_affine(encoder, served.affine)
-    return {"encoder": encoder, "trunk": with_ports(trunk, served.ports or ())}
+    pair = {"encoder": encoder, "trunk": with_ports(trunk, served.ports or ())}
+    if isinstance(served.front, FrameFilter):
+        pair = {role: with_filter(model, served.front) for role, model in pair.items()}
+    return pair
+
+
+def _takes(parent: Bundle, served: Served, precision: str) -> bool:
+    """Whether what stands in front can be put into the graphs of this precision."""
+    if not isinstance(served.front, PatchMap):
+        return True
+    return kernel_of(parent, engine=ENGINE, precision=precision, trunk=precision) is not None
 
 
 def _folded(parent: Bundle, served: Served, precision: str) -> onnx.ModelProto | None:
@@ -243,9 +265,12 @@ def _folded(parent: Bundle, served: Served, precision: str) -> onnx.ModelProto |
     content = parent.graph("encoder", precision, ENGINE).read_bytes()
     if served.tail is not None:
         return None
-    if served.ports is not None:
+    patch = served.front if isinstance(served.front, PatchMap) else None
+    if served.ports is not None or patch is not None:
         fold = Fold(parent, engine=ENGINE, precision=precision)
-        constants = fold.constants(served.ports) if fold.possible else None
+        if served.ports is not None and not fold.possible:
+            return None
+        constants = fold.constants(served.ports, patch)
         if constants is None:
             return None
         content = with_weights(content, constants)

@@ -12,6 +12,8 @@ from edgessl.errors import GateError
 from edgessl.export.surgery import part, readers_of, rename_inputs
 from edgessl.runtimes.adapt.served import Affine
 from edgessl.runtimes.correct import with_affine as corrected
+from edgessl.runtimes.framefilter import FrameFilter
+from edgessl.runtimes.spectrum import cosines
 from edgessl.runtimes.split import Port
 
 
@@ -53,6 +55,57 @@ def with_ports(trunk: onnx.ModelProto, ports: tuple[Port, ...]) -> onnx.ModelPro
         for node in reversed(nodes):
             moved.graph.node.insert(place, node)
     return moved
+
+
+def with_filter(model: onnx.ModelProto, front: FrameFilter) -> onnx.ModelProto:
+    """A copy whose `frames` are filtered first, as `FrameFilter` does it; uint8 comes in and is handed on."""
+    filtered, own = onnx.ModelProto(), "learned.filter"
+    filtered.CopyFrom(model)
+    there, offset, back, base = front.colours
+    rows, columns = map(cosines, front.size)
+    constants = {"there": there, "offset": offset, "back": back, "base": base, "gains": front.gains}
+    constants |= {"rows": rows, "columns": columns, "rows.back": rows.T, "columns.back": columns.T}
+    constants |= {part: getattr(front, part).reshape(3, 1, 1) for part in ("mean_gain", "shift")}
+    constants |= {"axes": np.array([2, 3]), "least": np.array(0, np.float32), "most": np.array(255, np.float32)}
+    first, last = {"perm": [0, 3, 1, 2]}, {"perm": [0, 2, 3, 1]}
+    steps: list[tuple[str, list[str], str, dict[str, Any]]] = [
+        ("Cast", ["frames"], "levels", {"to": onnx.TensorProto.FLOAT}),
+        ("MatMul", ["levels", "there"], "turned", {}),
+        ("Add", ["turned", "offset"], "scaled", {}),
+        ("Transpose", ["scaled"], "planes", first),
+        ("ReduceMean", ["planes", "axes"], "own", {"keepdims": 1}),
+        ("Sub", ["planes", "own"], "rest", {}),
+        ("MatMul", ["rows", "rest"], "down", {}),
+        ("MatMul", ["down", "columns.back"], "coefficients", {}),
+        ("Mul", ["coefficients", "gains"], "gained", {}),
+        ("MatMul", ["rows.back", "gained"], "up", {}),
+        ("MatMul", ["up", "columns"], "equal", {}),
+        ("Mul", ["own", "mean_gain"], "brightness", {}),
+        ("Add", ["brightness", "shift"], "middle", {}),
+        ("Add", ["equal", "middle"], "whole", {}),
+        ("Transpose", ["whole"], "pixels", last),
+        ("MatMul", ["pixels", "back"], "colours", {}),
+        ("Add", ["colours", "base"], "exact", {}),
+        ("Round", ["exact"], "rounded", {}),
+        ("Clip", ["rounded", "least", "most"], "bounded", {}),
+        ("Cast", ["bounded"], "frames", {"to": onnx.TensorProto.UINT8}),
+    ]
+    rename_inputs(filtered, {"frames": f"{own}.frames"})
+    nodes = [
+        helper.make_node(
+            operator,
+            [name if name == "frames" else f"{own}.{name}" for name in reads],
+            [f"{own}.{gives}"],
+            name=f"{own}.{gives}",
+            **attributes,
+        )
+        for operator, reads, gives, attributes in steps
+    ]
+    for node in reversed(nodes):
+        filtered.graph.node.insert(0, node)
+    for name, value in constants.items():
+        filtered.graph.initializer.append(numpy_helper.from_array(np.ascontiguousarray(value), f"{own}.{name}"))
+    return filtered
 
 
 def with_affine(model: onnx.ModelProto, affine: Affine) -> onnx.ModelProto:

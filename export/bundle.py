@@ -31,6 +31,7 @@ from edgessl.export.pays import machine
 from edgessl.export.report import ReportData, write_report
 from edgessl.export.samples import Samples, read_samples
 from edgessl.export.split import Split, split_encoder
+from edgessl.export.stem import note_stem, record_stem
 from edgessl.export.surgery import static_batch
 from edgessl.export.targets import TARGETS
 from edgessl.export.trained_ranges import with_trained
@@ -158,6 +159,8 @@ def _write_fp32(draft: Draft, graphs: Graphs, split: Split, samples: Samples) ->
     draft.accept(files, rows, vectors)
     check_ports(split, draft)
     record_fold(draft, graphs, graphs.encoder, files, ENGINE)
+    note_stem(draft, split, graphs)
+    record_stem(draft, graphs, {"encoder": graphs.encoder, "trunk": graphs.trunk}, files, ENGINE)
 
 
 def _ranges(

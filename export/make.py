@@ -22,6 +22,7 @@ from edgessl.export.layers import Layers
 from edgessl.export.lint import lint
 from edgessl.export.pays import timed
 from edgessl.export.placement import PLACEMENTS, attention
+from edgessl.export.stem import record_stem
 from edgessl.export.targets import TARGETS, Target
 from edgessl.export.typed import overflowing
 from edgessl.runtimes.verify import ParityRow
@@ -83,8 +84,10 @@ class Maker:
         if not reason:
             self.draft.accept(made.files, made.rows, made.vectors)
             if target.here:
-                form = self._forms[target.placement.name].encoder if precision == "int8" else self.graphs.encoder
-                record_fold(self.draft, self.graphs, form, made.files, target.engine)
+                form = self._forms[target.placement.name] if precision == "int8" else self.graphs
+                record_fold(self.draft, self.graphs, form.encoder, made.files, target.engine)
+                forms = {"encoder": form.encoder, "trunk": form.trunk}
+                record_stem(self.draft, self.graphs, forms, made.files, target.engine)
             return
         self.say(f"{tried} left out: {reason}")
         self.draft.reject(made.files, tried, reason)

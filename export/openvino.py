@@ -15,6 +15,7 @@ import openvino
 from edgessl.errors import EngineError
 from edgessl.runtimes.engines.openvino import shared_core
 from edgessl.runtimes.fold import PortConstants
+from edgessl.runtimes.stem import StemConstants
 
 _COUNTED = re.compile(r"[A-Z][A-Za-z0-9]*_\d+")  # `Reshape_10359`: OpenVINO's name for what has none
 
@@ -75,6 +76,34 @@ def port_constants(xml: Path, names: list[str]) -> list[PortConstants]:
             return []
         found.append(PortConstants(scaled=(weight.get_friendly_name(),), bias=bias.get_friendly_name()))
     return found
+
+
+def stem_constants(xml: Path, name: str) -> StemConstants | None:
+    """What one convolution of an IR computes with, in float or rounded; None where it has something else.
+
+    Args:
+        xml: The graph, its weights beside it.
+        name: As in `port_constants`.
+    """
+    nodes = {node.get_friendly_name(): node for node in shared_core().read_model(xml).get_ordered_ops()}
+    product, bias = _operands(nodes.get(name), "Add")
+    _, weight = _operands(product, "Convolution")
+    scale = None
+    if weight is not None and weight.get_type_name() == "Multiply":
+        converted, scale = (weight.input_value(place).get_node() for place in (0, 1))
+        weight = converted.input_value(0).get_node() if converted.get_type_name() == "Convert" else None
+    if weight is None or bias is None or not _is_float_constant(bias):
+        return None
+    if scale is None and not _is_float_constant(weight):
+        return None
+    if scale is not None and not (_is_float_constant(scale) and weight.get_type_name() == "Constant"):
+        return None
+    return StemConstants(
+        weight=weight.get_friendly_name(),
+        scale="" if scale is None else scale.get_friendly_name(),
+        bias=bias.get_friendly_name(),
+        steps="",
+    )
 
 
 def _operands(node: Any, *kinds: str) -> tuple[Any, Any]:

@@ -1,5 +1,7 @@
 """Ports that stand right behind a convolution, taken into that convolution's constants: serving with them then costs nothing.
 
+A map in front of the first convolution goes into the same constants, before the port behind it (`runtimes/stem.py`).
+
 `scale * (W x + b) + shift` is a convolution again: with `scale * W` and `scale * b + shift` per output channel. A rounded
 weight keeps its integers, and its step is scaled; an int32 bias counts in steps of its own, which are scaled too, so that
 only `shift` is added to it. What stands where is looked up at export and recorded in the manifest (`split.folds`).
@@ -18,6 +20,7 @@ from edgessl.bundle import Bundle
 from edgessl.errors import BundleError
 from edgessl.runtimes.engines import Arrays, read_constants
 from edgessl.runtimes.graphs import graph_for, takes_plans
+from edgessl.runtimes.stem import PatchMap, Stem
 
 Floats = NDArray[np.float32]
 
@@ -72,7 +75,7 @@ class PortConstants:
 
 
 class Fold:
-    """The constants of an encoder's graph that its ports move, with the factory's values.
+    """The constants of an encoder's graph that its ports and its stem move, with the factory's values.
 
     Args:
         bundle: An opened bundle.
@@ -85,25 +88,32 @@ class Fold:
 
     def __init__(self, bundle: Bundle, *, engine: str, precision: str) -> None:
         self._ports = recorded(bundle, engine=engine, precision=precision)
+        self._stem = Stem(bundle, "encoder", engine=engine, precision=precision)
         names = set().union(*(port.names() for port in self._ports))
         self._factory = read_constants(engine, graph_for(bundle, "encoder", precision, engine), names) if names else {}
 
     @property
     def possible(self) -> bool:
-        """Whether the graph can take the ports at all."""
+        """Whether the graph can take ports at all."""
         return bool(self._ports)
 
-    def constants(self, ports: Sequence[tuple[Floats, Floats]]) -> Arrays | None:
-        """All constants that these ports, scale and shift `(channels,)` each, move; None where int32 cannot hold one.
+    def constants(self, ports: Sequence[tuple[Floats, Floats]] | None, patch: PatchMap | None = None) -> Arrays | None:
+        """All constants that these ports, scale and shift `(channels,)` each, and this map move.
+
+        Returns:
+            None where an int32 cannot hold one.
 
         Raises:
-            BundleError: The ports are not this graph's.
+            BundleError: The ports or the map are not this graph's.
         """
+        values: Arrays = {} if patch is None else self._stem.constants(patch)
+        if ports is None:
+            return values
         if len(ports) != len(self._ports):
             raise BundleError(f"{len(ports)} ports for a graph of {len(self._ports)}; export the bundle again")
-        values: Arrays = {}
+        before = {**self._factory, **values}
         for port, (scale, shift) in zip(self._ports, ports, strict=True):
-            values |= port.moved(self._factory, scale, shift)
+            values |= port.moved(before, scale, shift)
         large = [np.abs(values[port.bias].astype(np.int64)).max() > _LARGEST for port in self._ports if port.steps]
         return None if any(large) else values
 

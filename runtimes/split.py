@@ -16,6 +16,7 @@ from edgessl.runtimes.encoder import CHUNK, expected
 from edgessl.runtimes.engines import Arrays, EngineSettings, open_engine
 from edgessl.runtimes.graphs import engine_of_tail, graph_for
 from edgessl.runtimes.patch import with_weights
+from edgessl.runtimes.stem import PatchMap, Stem
 
 Floats = NDArray[np.float32]
 Port = tuple[Floats, Floats]  # scale (channels,), shift (channels,)
@@ -68,9 +69,10 @@ class Trunk:
         precision: Precision of the trunk graph.
         threads: Threads per run, where that is all there is to set; 0 lets the engine choose.
         settings: What the engine may take of the processor.
+        patch: In front of the first convolution.
 
     Raises:
-        BundleError: The manifest does not describe the split.
+        BundleError: The manifest does not describe the split, or nothing in the graph takes the map in.
     """
 
     def __init__(
@@ -81,6 +83,7 @@ class Trunk:
         precision: str,
         threads: int = 0,
         settings: EngineSettings | None = None,
+        patch: PatchMap | None = None,
     ) -> None:
         try:
             split: dict[str, Any] = bundle.manifest["split"]
@@ -91,7 +94,10 @@ class Trunk:
             raise BundleError(f"{bundle.path} does not say how it is split: {error!r}; export it again") from error
         self._bundle = bundle
         graph = graph_for(bundle, "trunk", precision, engine)
-        self._engine = open_engine(engine, graph, threads=threads, settings=settings)
+        constants = None
+        if patch is not None:
+            constants = Stem(bundle, "trunk", engine=engine, precision=precision).constants(patch)
+        self._engine = open_engine(engine, graph, threads=threads, settings=settings, constants=constants)
         self.identity: tuple[Port, ...] = tuple(
             (np.ones(channels, np.float32), np.zeros(channels, np.float32)) for channels in self.channels
         )

@@ -98,11 +98,11 @@ def learning_rate(learner: Learner, times: float) -> Iterator[None]:
 @contextmanager
 def trunk_breaks(learner: Learner) -> Iterator[None]:
     """The engine gives NaN for one frame in eight."""
-    trunk = learner._learned.trunk
-    run = trunk.run
+    trunks = learner._learned._trunks
+    run = trunks.run
 
-    def broken(frames: NDArray[Any], ports: Any) -> Observed:
-        seen = run(frames, ports)
+    def broken(front: Any, frames: NDArray[Any], ports: Any) -> Observed:
+        seen = run(front, frames, ports)
         row = np.arange(len(frames)) % _BROKEN == _BROKEN - 1
         latents, means, squares = (
             np.where(row.reshape(-1, *[1] * (each.ndim - 1)), np.float32(np.nan), each)
@@ -110,7 +110,7 @@ def trunk_breaks(learner: Learner) -> Iterator[None]:
         )
         return replace(seen, latents=latents, means=(means, *seen.means[1:]), squares=(squares, *seen.squares[1:]))
 
-    with mock.patch.object(trunk, "run", broken):
+    with mock.patch.object(trunks, "run", broken):
         yield
 
 

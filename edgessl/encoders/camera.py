@@ -108,9 +108,14 @@ class Resize(nn.Module):
             _cut(resampling(before, between, interpolation), after)
             for before, between, after in zip(camera, shrunk, size, strict=True)
         )
+        self._matrices = {"rows": height.astype(np.float32), "columns": width.astype(np.float32)}
         self.rows, self.columns = _Pass(height), _Pass(width)
         self.same = self.rows.same and self.columns.same
         self.clip = interpolation == "bicubic"  # its filter has negative lobes, which reach beyond black and white
+
+    def matrices(self) -> dict[str, NDArray[np.float32]]:
+        """What the two passes multiply by, whole: `rows` `(out, height)` and `columns` `(out, width)`."""
+        return dict(self._matrices)
 
     def forward(self, frames: Tensor) -> Tensor:
         """`(batch, height, width, 3)` -> `(batch, 3, *size)`."""

@@ -20,6 +20,7 @@ def conv_small(
     *,
     widths: Sequence[int] = (24, 48, 96, 128),
     depth: int = 1,
+    stem: int = 3,
     dim: int = 128,
     pool: str = "mean",
 ) -> EncoderModule:
@@ -32,21 +33,25 @@ def conv_small(
         input: Images of at least 2 pixels per halving.
         widths: Channels per stage.
         depth: Convolutions per stage; the first has stride 2.
+        stem: Pixels a side of the very first kernel, odd. The wider it is, the more of a blur or a haze can be undone in it
+            when the stem is refitted on the device.
         dim: Width of the embedding.
         pool: `mean` over positions, for what a frame shows; `flat` keeps the positions, for where it was taken.
 
     Raises:
-        InputError: Not images, or too small.
+        InputError: Not images, too small, or an even kernel.
         UnknownNameError: No such pool.
     """
     height, width = require_image(input, "conv_small")
+    if stem < 1 or stem % 2 == 0:
+        raise InputError(f"conv_small takes a stem of an odd number of pixels, not {stem}; 3 and 7 are usual")
     if min(height, width) < 2 ** len(widths):
         raise InputError(
             f"conv_small with {len(widths)} stages takes at least {2 ** len(widths)} pixels a side, not {height}x{width}"
         )
     stages, last = [], 3
     for index, channels in enumerate(widths):
-        stages.append(_stage(last, channels, depth, first=index == 0))
+        stages.append(_stage(last, channels, depth, first=index == 0, kernel=stem if index == 0 else 3))
         last = channels
     map_size = [-(-side // 2 ** len(widths)) for side in (height, width)]
     return EncoderModule(
@@ -106,12 +111,15 @@ class _Residual(nn.Module):
         return torch.relu(down) + around
 
 
-def _stage(inputs: int, channels: int, depth: int, *, first: bool, stride: int = 2) -> nn.Sequential:
+def _stage(inputs: int, channels: int, depth: int, *, first: bool, stride: int = 2, kernel: int = 3) -> nn.Sequential:
     layers: list[nn.Module] = [] if first else [nn.ReLU()]
     for index in range(depth):
         if index:
             layers.append(nn.ReLU())
-        convolution = nn.Conv2d(channels if index else inputs, channels, 3, 1 if index else stride, 1, bias=False)
+        size = 3 if index else kernel
+        convolution = nn.Conv2d(
+            channels if index else inputs, channels, size, 1 if index else stride, size // 2, bias=False
+        )
         layers += [convolution, nn.BatchNorm2d(channels)]
     return nn.Sequential(*layers)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,40 +14,19 @@ from edgessl.runtimes.adapt.alignment import Alignment
 from edgessl.runtimes.adapt.config import LearnerConfig
 from edgessl.runtimes.adapt.dependence import Dependence
 from edgessl.runtimes.adapt.drift import Drift
+from edgessl.runtimes.adapt.equalize import Equalizer, Front
 from edgessl.runtimes.adapt.guard import Guard
 from edgessl.runtimes.adapt.novelty import Novelty
 from edgessl.runtimes.adapt.replay import Replay
+from edgessl.runtimes.adapt.seen import Seen
 from edgessl.runtimes.adapt.served import Served
 from edgessl.runtimes.adapt.state import State, joined
+from edgessl.runtimes.adapt.trunks import Trunks
 from edgessl.runtimes.encoder import Encoder
 from edgessl.runtimes.graphs import trunk_beside
-from edgessl.runtimes.split import Observed, Port, Tail, Trunk
-
-
-@dataclass(frozen=True, kw_only=True)
-class Seen:
-    """One part of the stream, embedded.
-
-    Attributes:
-        frames: `(batch, *sample)`.
-        observed: What the trunk made of them.
-        raw: Vectors before recentring, `(batch, dim)`.
-        served: Vectors as they were served, `(batch, dim)`.
-        whitened: Drift statistics in units of the source, `(batch, size)`.
-        novel: Which of them look unlike those before, `(batch,)`: only these vote.
-    """
-
-    frames: NDArray[Any]
-    observed: Observed
-    raw: NDArray[np.float32]
-    served: NDArray[np.float32]
-    whitened: NDArray[np.float64]
-    novel: NDArray[np.bool_]
-
-    def rows(self, keep: NDArray[np.bool_]) -> Seen:
-        """Some of the frames."""
-        parts = {name: getattr(self, name)[keep] for name in ("frames", "raw", "served", "whitened", "novel")}
-        return Seen(observed=self.observed.rows(keep), **parts)
+from edgessl.runtimes.prepare import prepared
+from edgessl.runtimes.split import Observed, Port, Tail
+from edgessl.runtimes.stem import filters, kernel_of, spectrum_of
 
 
 class Adaptation:
@@ -75,14 +54,22 @@ class Adaptation:
         ports = range(len(encoder.manifest.get("split", {}).get("ports", [])))
         statistics = [f"port{index}.{part}" for index in ports for part in ("mean", "var")]
         memory = ["latent.scale"] if level == "tail" else []
-        source = encoder.bundle.tensors("source", "embedding.mean", "embedding.var", *statistics, *memory)
+        precision = trunk_beside(encoder.bundle, encoder.precision, encoder.engine)
+        kernel = kernel_of(encoder.bundle, engine=encoder.engine, precision=encoder.precision, trunk=precision)
+        filtered = level == "tail" and filters(encoder.bundle)
+        if filtered:
+            kernel = None  # what costs nothing is less than the whole of it, and this level has a budget
+        spectrum = spectrum_of(encoder.bundle) if kernel or filtered else []
+        source = encoder.bundle.tensors("source", "embedding.mean", "embedding.var", *statistics, *memory, *spectrum)
         self._level, self._say, self._config = level, say, config
         self.votes = 0
         self.drift = Drift(source, config.drift)
         self.guard = Guard(config.guard)
         self._novelty = Novelty(self.drift.size, config.novelty)
         self._dependence = Dependence(encoder.bundle.dim, config.dependence)
-        self._alignment = Alignment(source, len(ports), config)
+        equalizer = Equalizer(source, kernel, config.equalize) if spectrum else None
+        self._alignment = Alignment(source, len(ports), config, equalizer)
+        self._source = source if equalizer else None  # what frames are prepared with
         self._rng = np.random.default_rng(seed)
         self._attend = 0  # frames that are still all observed
         self._replay: Replay | None = None
@@ -90,12 +77,13 @@ class Adaptation:
         self._served = Served()
         options: dict[str, Any] = {"engine": encoder.engine, "settings": encoder.settings}
         with ExitStack() as undo:
-            precision = trunk_beside(encoder.bundle, encoder.precision, encoder.engine)
-            self.trunk = undo.enter_context(Trunk(encoder.bundle, precision=precision, **options))
+            self._trunks = undo.enter_context(Trunks(encoder.bundle, precision=precision, **options))
             self._tail = undo.enter_context(Tail(encoder.bundle, **options))
             if level == "tail":
                 parts = (config.tail, config.memory, config.views)
-                self._replay = Replay(encoder, source, self.trunk, *parts, factory=self._tail, may_step=may_step)
+                self._replay = Replay(
+                    encoder, source, self._trunks.factory, *parts, factory=self._tail, may_step=may_step
+                )
             undo.pop_all()
 
     @property
@@ -112,13 +100,23 @@ class Adaptation:
     def served(self) -> Served:
         """The version that serves; another object as soon as anything in it is another."""
         now, then = self._version(self._served.number + 1), self._served
-        if now.ports is not then.ports or now.affine is not then.affine or now.tail is not then.tail:
+        if not now.same(then):
             self._served = now
         return self._served
 
     def ports(self) -> tuple[Port, ...]:
         """Positions to serve with."""
-        return self.served.ports or self.trunk.identity
+        return self.served.ports or self._trunks.factory.identity
+
+    def first(self, frames: NDArray[Any]) -> Observed:
+        """What the trunk makes of frames `(batch, *sample)` with the factory's stem: drift is judged by that."""
+        return self._trunks.run(None, frames, self.ports())
+
+    def present(self, frames: NDArray[Any], first: Observed, ports: tuple[Port, ...]) -> Observed:
+        """What the trunk that serves makes of frames: what `first` saw with these ports, where that is the same."""
+        if self.served.front is None and self.ports() is ports:
+            return first
+        return self._trunks.run(self.served.front, frames, self.ports())
 
     def watched(self, start: int, count: int) -> NDArray[np.bool_]:
         """Which of the stream's next `count` frames, the first of which has number `start`, are to be observed."""
@@ -170,14 +168,17 @@ class Adaptation:
         self._dependence.update(votes.raw)
         factor = self._dependence.factor
         self._alignment.recenter(votes.raw, factor)
-        if self._level != "recenter" and self.drift.confirmed >= self._config.confirm_ports:
-            moved = self._alignment.move(votes.observed, votes.raw, factor, lambda ports: self._again(votes, ports))
-            if moved is not None:
-                where, by = moved
-                self._dependence.moved(by)
-                self._say("port", **where)
+        if self.drift.confirmed >= self._config.confirm_ports:
+            observed = votes.observed if self._level != "recenter" else None
+            images = prepared(votes.frames, self._source) if self._source else None
+            again = partial(self._again, votes)
+            move = self._alignment.move(observed, images, votes.raw, factor, again)
+            if move is not None:
+                self._dependence.moved(move.by)
+                self._say(move.kind, **move.numbers)
         if self._replay and self.drift.confirmed >= self._config.confirm_tail:
-            if reason := self._replay.learn(seen.frames, seen.served, seen.novel, self.ports(), self.guard, self._rng):
+            run = partial(self._trunks.run, self.served.front, ports=self.ports())
+            if reason := self._replay.learn(seen.frames, seen.served, seen.novel, run, self.guard, self._rng):
                 return reason
             if (verdict := self._replay.offered) is not None:
                 self._say("accepted" if verdict.passed else "refused", **verdict.numbers())
@@ -222,7 +223,7 @@ class Adaptation:
 
     def close(self) -> None:
         """Give the graphs' memory back."""
-        self.trunk.close()
+        self._trunks.close()
         self._tail.close()
         if self._replay:
             self._replay.close()
@@ -271,14 +272,15 @@ class Adaptation:
             return Served(number=number)
         ports = self._alignment.ports if self._level != "recenter" else None
         tail = self._replay.weights if self._replay else None
-        return Served(number=number, ports=ports, affine=self._alignment.affine, tail=tail)
+        learned = self._alignment
+        return Served(number=number, ports=ports, affine=learned.affine, tail=tail, front=learned.front)
 
     def _raw(self, latents: NDArray[np.float32]) -> NDArray[np.float32]:
         tail = self._replay.serving if self._replay and self.served.tail is not None else self._tail
         return tail.run(latents)
 
-    def _again(self, votes: Seen, ports: tuple[Port, ...]) -> tuple[Observed, NDArray[np.float32]]:
-        observed = self.trunk.run(votes.frames, ports)
+    def _again(self, votes: Seen, front: Front | None, ports: tuple[Port, ...]) -> tuple[Observed, NDArray[np.float32]]:
+        observed = self._trunks.run(front, votes.frames, ports)
         return observed, self._raw(observed.latents)
 
     def _turn(self) -> None:

@@ -1,14 +1,16 @@
-"""Levels 0 and 1 together, shift by shift: what was learned of one is laid aside while the world is in another."""
+"""Front, ports and recentring together, shift by shift: what was learned of one is laid aside while the world is in another."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edgessl.runtimes.adapt.config import LearnerConfig
+from edgessl.runtimes.adapt.equalize import Equalizer, Front
 from edgessl.runtimes.adapt.ports import Ports
 from edgessl.runtimes.adapt.recenter import Recenter
 from edgessl.runtimes.adapt.served import Affine
@@ -16,8 +18,24 @@ from edgessl.runtimes.adapt.state import State, joined
 from edgessl.runtimes.split import Observed, Port
 
 Floats = NDArray[np.float32]
-#: positions of the ports -> what the trunk makes of the votes, and their vectors before recentring
-Again = Callable[[tuple[Port, ...]], tuple[Observed, Floats]]
+#: what stands in front of the trunk, and positions of the ports -> what the trunk makes of the votes, and their vectors
+#: before recentring
+Again = Callable[[Front | None, tuple[Port, ...]], tuple[Observed, Floats]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Move:
+    """Something in the trunk moved.
+
+    Attributes:
+        kind: `front` or `port`.
+        numbers: Where it stands.
+        by: How far vectors moved with it on average, `(dim,)`.
+    """
+
+    kind: str
+    numbers: dict[str, float]
+    by: NDArray[np.float64]
 
 
 class Alignment:
@@ -27,17 +45,26 @@ class Alignment:
         source: Tensors of the bundle's `source` file.
         ports: How many the trunk has.
         config: How they move.
+        equalizer: What moves in front of the trunk, where something can.
 
     Attributes:
         shift: Whose statistics these are; -1 before the first.
     """
 
-    def __init__(self, source: Mapping[str, NDArray[Any]], ports: int, config: LearnerConfig) -> None:
+    def __init__(
+        self,
+        source: Mapping[str, NDArray[Any]],
+        ports: int,
+        config: LearnerConfig,
+        equalizer: Equalizer | None = None,
+    ) -> None:
         # A bundle of before has variances only.
         covariance = source.get("embedding.covariance", np.diag(source["embedding.var"]))
         self._recenter = Recenter(source["embedding.mean"], covariance, config.recenter)
         means, variances = ([source[f"port{index}.{part}"] for index in range(ports)] for part in ("mean", "var"))
         self._ports = Ports(means, variances, config.ports)
+        self._equalizer = equalizer
+        self._config = config
         self._gap = np.zeros(len(source["embedding.mean"]))  # sum, over paired votes, of how a candidate moves vectors
         self._aside: dict[int, State] = {}
         self.shift = -1
@@ -53,6 +80,11 @@ class Alignment:
         return self._ports.values if self._ports.moves else None
 
     @property
+    def front(self) -> Front | None:
+        """What stands in front of the trunk, `None` where that is the identity; another object when it changes."""
+        return self._equalizer.front if self._equalizer else None
+
+    @property
     def moves(self) -> int:
         """Times that a port moved."""
         return self._ports.moves
@@ -62,26 +94,45 @@ class Alignment:
         self._recenter.update(vectors, factor=factor)
 
     def move(
-        self, observed: Observed, vectors: Floats, factor: float, again: Again
-    ) -> tuple[dict[str, float], NDArray[np.float64]] | None:
+        self, observed: Observed | None, images: Floats | None, vectors: Floats, factor: float, again: Again
+    ) -> Move | None:
         """Take in votes at the present positions, and hold a candidate beside them on the same frames.
 
+        Args:
+            observed: What the trunk made of them; `None` where ports do not move.
+            images: The votes as the first convolution reads them; `None` where nothing moves in front of it.
+            vectors: Before recentring, `(votes, dim)`.
+            factor: How many of them are worth an independent one.
+            again: Runs the same votes in other positions.
+
         Returns:
-            Where the port that moved stands, and by how much vectors moved with it, `(dim,)`; `None` when none moved.
+            What moved; `None` when nothing did.
         """
-        self._ports.observe(observed, factor=factor)
+        if observed is not None:
+            self._ports.observe(observed, factor=factor)
+        if self._equalizer and images is not None and self._equalizer.observe(images, factor=factor):
+            self._ports.give_way()
+            self._gap = np.zeros_like(self._gap)
         if self._ports.candidate is None or not len(vectors):
             return None
-        moved, others = again(self._ports.candidate)
+        waiting = self._equalizer.candidate if self._equalizer else None
+        before, _ = again(self.front, self._ports.values) if observed is None else (observed, vectors)
+        moved, others = again(self.front if waiting is None else waiting, self._ports.candidate)
         sound = np.isfinite(np.concatenate([others, *moved.means, *moved.squares], axis=1)).all(1)
-        observed, moved = observed.rows(sound), moved.rows(sound)
+        before, moved = before.rows(sound), moved.rows(sound)
         self._gap += (others - vectors)[sound].sum(0, dtype=np.float64)
         port, paired = self._ports.port, self._ports.pairs + int(sound.sum())
-        if not self._ports.compare(observed, moved):
+        if not self._ports.compare(before, moved):
             return None
         by, self._gap = self._gap / paired, np.zeros_like(self._gap)
+        if self._equalizer is None or waiting is None:
+            kind, numbers = "port", self._ports.describe(port)
+        else:
+            kind, numbers = "front", self._equalizer.serve()
         self._recenter.moved(by)
-        return self._ports.describe(port), by
+        if kind == "front":
+            self._recenter.fade(self._config.equalize.kept)
+        return Move(kind=kind, numbers=numbers, by=by)
 
     def moved(self, by: NDArray[np.floating]) -> None:
         """What gives the vectors was changed, which moves them `by` `(dim,)`."""
@@ -127,14 +178,19 @@ class Alignment:
 
     def _present(self) -> State:
         gap = State(tensors={"sum": self._gap.copy()})
-        return joined({"recenter": self._recenter.state(), "ports": self._ports.state(), "gap": gap})
+        parts = {"recenter": self._recenter.state(), "ports": self._ports.state(), "gap": gap}
+        return joined(parts | ({"front": self._equalizer.state()} if self._equalizer else {}))
 
     def _restore(self, state: State) -> None:
         self._recenter.restore(state.part("recenter"))
         self._ports.restore(state.part("ports"))
         self._gap = state.part("gap").tensors["sum"].copy()
+        if self._equalizer:
+            self._equalizer.restore(state.part("front"))
 
     def _fresh(self) -> None:
         self._recenter.reset()
         self._ports.reset()
+        if self._equalizer:
+            self._equalizer.reset()
         self._gap = np.zeros_like(self._gap)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from edgessl.errors import InputError, UnknownNameError
 from edgessl.runtimes.adapt.dependence import DependenceConfig
 from edgessl.runtimes.adapt.drift import DriftConfig
+from edgessl.runtimes.adapt.equalize import EqualizeConfig
 from edgessl.runtimes.adapt.guard import GuardConfig
 from edgessl.runtimes.adapt.memory import MemoryConfig
 from edgessl.runtimes.adapt.novelty import NoveltyConfig
@@ -36,6 +37,7 @@ class LearnerConfig:
     novelty: NoveltyConfig = field(default_factory=NoveltyConfig)
     dependence: DependenceConfig = field(default_factory=DependenceConfig)
     recenter: RecenterConfig = field(default_factory=RecenterConfig)
+    equalize: EqualizeConfig = field(default_factory=EqualizeConfig)
     ports: PortsConfig = field(default_factory=PortsConfig)
     memory: MemoryConfig = field(default_factory=MemoryConfig)
     views: ViewsConfig = field(default_factory=ViewsConfig)

@@ -14,6 +14,7 @@ from edgessl.errors import InputError, StateError
 from edgessl.files import sha256_of
 from edgessl.runtimes.adapt.alignment import Alignment
 from edgessl.runtimes.adapt.config import LearnerConfig
+from edgessl.runtimes.adapt.equalize import Equalizer
 from edgessl.runtimes.adapt.served import Served
 from edgessl.runtimes.adapt.state import State
 from edgessl.runtimes.adapt.store import Store, is_state, snapshot_files
@@ -73,7 +74,7 @@ def read_learned(bundle: Bundle, folder: Path) -> Learned:
             f"snapshot {loaded.number} of {folder} was stopped after too many rollbacks and serves the factory; go back "
             f"to one of before: edgessl state list {folder}"
         )
-    if served.ports is None and served.affine is None and served.tail is None:
+    if served.same(Served()):
         raise InputError(
             f"snapshot {loaded.number} of {folder} learned nothing yet ({frames} frames, {votes} learned from): it serves "
             "the factory's encoder, which is in the bundle already. Let it adapt to more frames of a shift"
@@ -91,8 +92,11 @@ def read_learned(bundle: Bundle, folder: Path) -> Learned:
 
 def _served(bundle: Bundle, level: str, learned: State, source: Mapping[str, Any]) -> Served:
     """The version that a learner of this level serves, as if its last shift were the present one."""
-    ports = len(bundle.manifest.get("split", {}).get("ports", []))
-    alignment = Alignment(source, ports, LearnerConfig())
+    split = bundle.manifest.get("split", {})
+    # Whether it was a map of patches or a filter, and for which engine, stands in the state itself.
+    front = any(name.startswith("alignment.present.front.") for name in learned.tensors)
+    equalizer = Equalizer(source, None, LearnerConfig().equalize) if front else None
+    alignment = Alignment(source, len(split.get("ports", [])), LearnerConfig(), equalizer)
     alignment.restore(learned.part("alignment"))
     training = learned.part("replay").part("training")
     tail = training.part("served").tensors if level == "tail" and training.values.get("accepted") else None
@@ -100,5 +104,6 @@ def _served(bundle: Bundle, level: str, learned: State, source: Mapping[str, Any
         number=1,
         ports=alignment.ports if level != "recenter" else None,
         affine=alignment.affine,
+        front=alignment.front,
         tail=None if tail is None else {name: np.asarray(value, np.float32) for name, value in tail.items()},
     )

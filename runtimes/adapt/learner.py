@@ -19,8 +19,9 @@ from numpy.typing import NDArray
 from edgessl.bundle import MANIFEST
 from edgessl.errors import InputError, StateError
 from edgessl.files import sha256_of
-from edgessl.runtimes.adapt.adaptation import Adaptation, Seen
+from edgessl.runtimes.adapt.adaptation import Adaptation
 from edgessl.runtimes.adapt.config import LEVELS, LearnerConfig, choose_level
+from edgessl.runtimes.adapt.seen import Seen
 from edgessl.runtimes.adapt.served import Served
 from edgessl.runtimes.adapt.serving import Serving
 from edgessl.runtimes.adapt.state import State, joined
@@ -202,13 +203,12 @@ class Learner:
         """Embed one part, then learn from it if there is a shift; vectors, and the number of the version."""
         learned = self._learned
         ports = learned.ports()
-        observed = learned.trunk.run(frames, ports)
-        statistic = observed.statistic()
-        sound = np.isfinite(np.concatenate([statistic, *observed.squares], axis=1)).all(1)
+        first = learned.first(frames)
+        statistic = first.statistic()
+        sound = np.isfinite(np.concatenate([statistic, *first.squares], axis=1)).all(1)
         whitened, novel = learned.drift.whitened(statistic), np.zeros(len(frames), dtype=bool)
         novel[sound] = learned.judge(whitened[sound])
-        if learned.ports() is not ports:
-            observed = learned.trunk.run(frames, learned.ports())
+        observed = learned.present(frames, first, ports)
         number, (raw, served) = learned.served.number, learned.embed(observed.latents)
         sound = np.logical_and(sound, np.isfinite(raw).all(1))
         self._quarantine(len(frames) - int(sound.sum()))

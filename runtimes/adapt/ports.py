@@ -83,7 +83,7 @@ class Ports:
 
     @property
     def port(self) -> int:
-        """The port that the candidate moves."""
+        """The port that the candidate moves; -1 is what stands in front of all of them."""
         return self._port
 
     @property
@@ -127,10 +127,16 @@ class Ports:
             return False
         for index in range(self._port + 1, len(self._source)):
             self._carry(index)
-        self.values, self.moves = self.candidate, self.moves + 1
-        self._fitted[self._port], self._since[self._port] = self._weight, 0.0
+        if self._port >= 0:
+            self.values, self.moves = self.candidate, self.moves + 1
+            self._fitted[self._port], self._since[self._port] = self._weight, 0.0
         self._drop()
         return True
+
+    def give_way(self) -> None:
+        """Something in front of every port is to move: what is compared next says what that does to all of them."""
+        self._drop()
+        self._port, self.candidate = -1, self.values
 
     def describe(self, port: int) -> dict[str, float]:
         """Where a port stands, in numbers."""
@@ -151,10 +157,12 @@ class Ports:
             tensors |= {f"{index}.scale": scale.copy(), f"{index}.shift": shift.copy()}
         values = {"weight": self._weight, "moves": self.moves, "fitted": [*self._fitted], "since": [*self._since]}
         if self.candidate is not None:
-            scale, shift = self.candidate[self._port]
-            tensors |= {"candidate.scale": scale.copy(), "candidate.shift": shift.copy()}
             tensors |= {f"{index}.pair": pair.copy() for index, pair in enumerate(self._pair)}
-        return State(tensors=tensors, values=values | {"port": self._port, "pairs": self._pairs})
+            if self._port >= 0:
+                scale, shift = self.candidate[self._port]
+                tensors |= {"candidate.scale": scale.copy(), "candidate.shift": shift.copy()}
+        waits = {"compared": self.candidate is not None, "port": self._port, "pairs": self._pairs}
+        return State(tensors=tensors, values=values | waits)
 
     def restore(self, state: State) -> None:
         """Go back to a copy."""
@@ -166,11 +174,13 @@ class Ports:
         self._weight, self.moves = float(values["weight"]), int(values["moves"])
         self._fitted, self._since = [float(x) for x in values["fitted"]], [float(x) for x in values["since"]]
         self._drop()
-        if "candidate.scale" in tensors:
+        if values["compared"]:
             self._port, self._pairs = int(values["port"]), int(values["pairs"])
             self._pair = [tensors[f"{index}.pair"].copy() for index in numbers]
-            moved = tensors["candidate.scale"].copy(), tensors["candidate.shift"].copy()
-            self.candidate = (*self.values[: self._port], moved, *self.values[self._port + 1 :])
+            self.candidate = self.values
+            if self._port >= 0:
+                moved = tensors["candidate.scale"].copy(), tensors["candidate.shift"].copy()
+                self.candidate = (*self.values[: self._port], moved, *self.values[self._port + 1 :])
 
     def _drop(self) -> None:
         self.candidate = None

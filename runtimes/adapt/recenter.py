@@ -100,6 +100,12 @@ class Recenter:
             shift = self.affine.shift - np.asarray(by, np.float32) @ self.affine.matrix
             self.affine = Affine(matrix=self.affine.matrix, shift=shift)
 
+    def fade(self, kept: float) -> None:
+        """Covariance and mean count for so many votes at most from now on: they are of other vectors than those to come."""
+        if self._weight > kept:
+            self._moment = self._moment * (kept / self._weight)
+            self._weight = self._fitted = kept
+
     def state(self) -> State:
         """A copy."""
         tensors = {"mean": self.mean, "moment": self._moment, "open": self._open}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import ExitStack
 from typing import Any
 
@@ -15,7 +15,7 @@ from edgessl.runtimes.adapt.state import State, joined
 from edgessl.runtimes.adapt.tail import TailConfig, TailTraining, Weights
 from edgessl.runtimes.adapt.views import ViewsConfig, view
 from edgessl.runtimes.encoder import Encoder
-from edgessl.runtimes.split import Port, Tail, Trunk
+from edgessl.runtimes.split import Observed, Tail, Trunk
 
 
 class Replay:
@@ -24,7 +24,7 @@ class Replay:
     Args:
         encoder: Gives the bundle, the engine and its settings.
         source: Tensors of the bundle's `source` file.
-        trunk: Makes latents; belongs to the caller.
+        trunk: Says of what shape latents are.
         tail, memory, views: Configurations.
         factory: The tail as it was exported; belongs to the caller.
         may_step: Asked before each training step.
@@ -50,7 +50,7 @@ class Replay:
     ) -> None:
         bundle = encoder.bundle
         self._factory, self._may_step = factory, may_step
-        self._input, self._trunk, self._views = bundle.input, trunk, views
+        self._input, self._views = bundle.input, views
         self._memory = Memory(trunk.latent, bundle.dim, source["latent.scale"], trunk.channel_axis, memory)
         self._training = TailTraining(
             bundle,
@@ -75,7 +75,7 @@ class Replay:
         frames: NDArray[Any],
         served: NDArray[np.float32],
         voting: NDArray[np.bool_],
-        ports: Sequence[Port],
+        run: Callable[[NDArray[Any]], Observed],
         guard: Guard,
         rng: np.random.Generator,
     ) -> str:
@@ -85,7 +85,7 @@ class Replay:
             frames: `(batch, *sample)`, used for two views and not kept.
             served: Their vectors `(batch, dim)`.
             voting: Which of them may be learned from, `(batch,)`.
-            ports: Present positions of the ports.
+            run: The trunk that serves, with its ports.
             guard: Judges candidates.
             rng: Of the views and the draws.
 
@@ -97,7 +97,7 @@ class Replay:
         if rows:
             chosen = frames[rows]
             both = np.concatenate([view(chosen, self._input, self._views, rng) for _ in range(2)])
-            latents = self._trunk.run(both, ports).latents
+            latents = run(both).latents
             for place, row in enumerate(rows):
                 self._memory.admit(latents[place], latents[len(rows) + place], served[row])
         for _ in range(self._training.afford(len(frames)) if self._training.ready(self._memory) else 0):

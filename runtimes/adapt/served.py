@@ -9,7 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgessl.metrics import unit
+from edgessl.runtimes.framefilter import FrameFilter
 from edgessl.runtimes.split import Port
+from edgessl.runtimes.stem import PatchMap
 
 Floats = NDArray[np.float32]
 
@@ -40,9 +42,16 @@ class Served:
         ports: Their positions; `None` is the identity.
         affine: What recentring does to the vectors; `None` is the identity.
         tail: `weight.NAME` -> value; `None` are the factory's.
+        front: What stands in front of the trunk, a map in its first convolution or a filter of frames; `None` is the identity.
     """
 
     number: int = 0
     ports: tuple[Port, ...] | None = None
     affine: Affine | None = None
     tail: Mapping[str, Floats] | None = None
+    front: PatchMap | FrameFilter | None = None
+
+    def same(self, other: Served) -> bool:
+        """Whether both are made of the very same parts, whatever their numbers."""
+        parts = ("ports", "affine", "tail", "front")
+        return all(getattr(self, part) is getattr(other, part) for part in parts)

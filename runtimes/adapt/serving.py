@@ -1,7 +1,8 @@
 """Embed with a version of an adapting encoder, by the cheapest graph that computes it.
 
 factory   nothing moved: the encoder's own graph
-folded    ports, each right behind a convolution: the same graph with other constants (`runtimes/fold.py`), as fast
+folded    ports, each right behind a convolution, and what is in front of the first one: the same graph with other constants
+          (`runtimes/fold.py`), as fast
 split     ports elsewhere, or a trained tail: trunk and tail, two graphs, the tail in float
 
 What recentring does to the vectors, a product of `(batch, dim)` by `(dim, dim)`, is put into a small graph
@@ -27,8 +28,10 @@ from edgessl.runtimes.adapt.served import Affine, Served
 from edgessl.runtimes.encoder import Encoder, refuse_rows
 from edgessl.runtimes.engines import Arrays
 from edgessl.runtimes.fold import Fold
+from edgessl.runtimes.framefilter import FrameFilter
 from edgessl.runtimes.graphs import graph_for, takes_plans, trunk_beside
 from edgessl.runtimes.split import Port, Tail, Trunk
+from edgessl.runtimes.stem import PatchMap
 
 Floats = NDArray[np.float32]
 _ALONE = 8192  # entries of a matrix that OpenBLAS multiplies by a vector without other threads: fewer than 9216
@@ -85,6 +88,9 @@ class Serving:
         """
         self._check_open()
         path, why, embed, corrected = self._embed_of(served)
+        if isinstance(served.front, FrameFilter):
+            why = f"frames are filtered before; {why}"
+            embed = partial(_filtered, self._encoder, served.front, embed)
         if served.affine is not None and not corrected:
             embed = _Corrected(embed, served.affine)
         return Prepared(number=served.number, path=path, why=why, embed=embed)
@@ -136,23 +142,25 @@ class Serving:
 
     def _embed_of(self, served: Served) -> tuple[str, str, Embed, bool]:
         """Path, why, the function, and whether the affine correction is in it."""
-        encoder = self._encoder
+        encoder, patch = self._encoder, served.front if isinstance(served.front, PatchMap) else None
         ports = served.ports if served.ports is not None and _move(served.ports) else None
         if served.tail is not None:
             tail = Tail(encoder.bundle, engine=encoder.engine, settings=encoder.settings, weights=served.tail)
-            return "split", "a trained tail is a graph of its own", self._split(ports, tail), False
+            return "split", "a trained tail is a graph of its own", self._split(ports, patch, tail), False
         affine = served.affine if self._small else None
-        if ports is None:
+        if ports is None and patch is None:
             embed = encoder.embed if affine is None else self._own(affine=affine).embed
-            return "factory", "ports and tail are the factory's", embed, affine is not None
+            return "factory", "stem, ports and tail are the factory's", embed, affine is not None
         fold = self._fold_once()
-        if not fold.possible:
-            return "split", "the bundle records no constants that take the ports in", self._split(ports), False
-        constants = fold.constants(ports)
+        if ports is not None and not fold.possible:
+            return "split", "the bundle records no constants that take the ports in", self._split(ports, patch), False
+        constants = fold.constants(ports, patch)
         if constants is None:
-            return "split", "with these ports a bias does not fit into int32", self._split(ports), False
+            return "split", "with these ports a bias does not fit into int32", self._split(ports, patch), False
         folded = self._own(constants=constants, affine=affine)
         why = "every port stands right behind a convolution, which takes it in"
+        if ports is None:
+            why = "the first convolution takes in what is in front of it"
         return "folded", why, folded.embed, affine is not None
 
     def _own(self, *, constants: Arrays | None = None, affine: Affine | None) -> Encoder:
@@ -167,8 +175,10 @@ class Serving:
             affine=after,
         )
 
-    def _split(self, ports: tuple[Port, ...] | None, tail: Tail | None = None) -> Embed:
+    def _split(self, ports: tuple[Port, ...] | None, patch: PatchMap | None, tail: Tail | None = None) -> Embed:
         trunk, factory = self._halves_once()
+        if patch is not None:
+            trunk = self._trunk(patch)
         return partial(_in_halves, self._encoder, trunk, ports or trunk.identity, tail or factory)
 
     def _fold_once(self) -> Fold:
@@ -183,10 +193,13 @@ class Serving:
         with self._lock:
             if self._halves is None:
                 bundle, engine, settings = self._encoder.bundle, self._encoder.engine, self._encoder.settings
-                precision = trunk_beside(bundle, self._encoder.precision, engine)
-                trunk = Trunk(bundle, engine=engine, precision=precision, settings=settings)
-                self._halves = trunk, Tail(bundle, engine=engine, settings=settings)
+                self._halves = self._trunk(), Tail(bundle, engine=engine, settings=settings)
             return self._halves
+
+    def _trunk(self, patch: PatchMap | None = None) -> Trunk:
+        bundle, engine, settings = self._encoder.bundle, self._encoder.engine, self._encoder.settings
+        precision = trunk_beside(bundle, self._encoder.precision, engine)
+        return Trunk(bundle, engine=engine, precision=precision, settings=settings, patch=patch)
 
 
 def _size(encoder: Encoder) -> int:
@@ -197,6 +210,10 @@ def _size(encoder: Encoder) -> int:
 
 def _move(ports: tuple[Port, ...]) -> bool:
     return any((scale != 1).any() or (shift != 0).any() for scale, shift in ports)
+
+
+def _filtered(encoder: Encoder, front: FrameFilter, embed: Embed, frames: NDArray[Any]) -> Floats:
+    return embed(front(encoder.input.check(frames)))
 
 
 def _in_halves(encoder: Encoder, trunk: Trunk, ports: tuple[Port, ...], tail: Tail, frames: NDArray[Any]) -> Floats:

@@ -27,7 +27,8 @@ from edgessl.runtimes.adapt.ports import PortsConfig
 from edgessl.runtimes.adapt.served import Affine, Served
 from edgessl.runtimes.adapt.serving import Serving
 from edgessl.runtimes.adapt.store import Ring, read_snapshot, snapshot_files
-from edgessl.runtimes.engines import open_engine
+from edgessl.runtimes.adapt.trunks import Trunks
+from edgessl.runtimes.engines import EngineSettings, open_engine
 from edgessl.runtimes.split import Trunk
 from edgessl.runtimes.verify import BOUNDS, replay
 
@@ -137,15 +138,16 @@ def test_statistics_of_the_new_trunk_are_those_behind_the_learned_ports(
         pytest.skip("left out")
     old = open_bundle(bundle)
     options = {"engine": "onnxruntime", "precision": precision}
-    with Trunk(old, **options) as before, Trunk(new, **options) as after:
-        ports = case.served.ports or before.identity
-        was, now = before.run(case.frames, ports), after.run(case.frames, after.identity)
+    with Trunks(old, **options, settings=EngineSettings()) as before, Trunk(new, **options) as after:
+        ports = case.served.ports or before.factory.identity
+        was, now = before.run(case.served.front, case.frames, ports), after.run(case.frames, after.identity)
     for index, (scale, shift) in enumerate(ports):
         mean, square = was.means[index], was.squares[index]
         np.testing.assert_allclose(now.means[index], scale * mean + shift, rtol=1e-3, atol=1e-3)
         wanted = scale**2 * square + 2 * scale * shift * mean + shift**2
         np.testing.assert_allclose(now.squares[index], wanted, rtol=1e-2, atol=1e-3)
-    np.testing.assert_allclose(now.latents, was.latents, rtol=1e-3, atol=1e-3)
+    # A filtered pixel half way between two levels may be rounded the other way.
+    np.testing.assert_allclose(now.latents, was.latents, rtol=1e-3, atol=5e-3)
 
 
 def test_the_manifest_names_where_it_comes_from(case: Case, adapted: Path, bundle: Path) -> None:

@@ -15,6 +15,7 @@ from onnx import TensorProto, helper, numpy_helper
 from safetensors.numpy import save_file
 
 from edgessl.bundle import Kind, write_manifest
+from edgessl.runtimes.spectrum import frame_spectra
 from edgessl.signals import image_spec
 
 HEIGHT, WIDTH, CHANNELS, DIM = 12, 10, (5, 7), 6
@@ -71,13 +72,16 @@ def write_tiny_bundle(path: Path) -> Path:
         "golden.safetensors": Kind("golden"),
     }
     ports = [{"stage": stage, "channels": channels} for stage, channels in enumerate(CHANNELS)]
+    graphs = [name for name, kind in roles.items() if kind.role in ("encoder", "trunk")]
+    first = {"weight": "kernel0", "scale": "", "bias": "offset0", "steps": "", "units": [1.0, 1.0, 1.0]}
+    stem = {"node": "", "kernel": [3, 3], "prepare": ["mean", "std"], "constants": dict.fromkeys(graphs, first)}
     knobs = {"lr": 0.01, "momentum": 0.9, "pull": 1e-3, "clip": 1.0}
     facts = {
         "name": "tiny",
         "space_id": "tiny-6",
         "dim": DIM,
         "input": image_spec(HEIGHT, WIDTH).to_json(),
-        "split": {"latent": list(LATENT), "channel_axis": 1, "cut": 2, "ports": ports},
+        "split": {"latent": list(LATENT), "channel_axis": 1, "cut": 2, "ports": ports, "stem": stem},
         "step": {"batch": BATCH, "anchors": ANCHORS, "objective": "align", "terms": ["align"], **knobs},
         "parity": {},
     }
@@ -120,10 +124,23 @@ def _source(path: Path, day: np.ndarray) -> dict[str, np.ndarray]:
         "drift.threshold": np.asarray(2 * windows.max()),
         "latent.scale": scale,
         "anchor.vectors": vectors[::8],
-    }
+    } | _spectrum(day)
     source = {name: np.array(value, np.float32, order="C") for name, value in source.items()}
     source["anchor.latents"] = np.rint(out["latents"][::8] / scale[:, None, None]).astype(np.int8)
     return source
+
+
+def _spectrum(day: np.ndarray) -> dict[str, np.ndarray]:
+    means, power = frame_spectra(day.transpose(0, 3, 1, 2).astype(np.float32) / 255, np.eye(3))
+    return {
+        "prepare.mean": np.zeros(3),
+        "prepare.std": np.ones(3),
+        "spectrum.axes": np.eye(3),
+        "spectrum.mean": means.mean(0),
+        "spectrum.var": means.var(0),
+        "spectrum.power": power / len(day),
+        "spectrum.size": np.array([HEIGHT, WIDTH]),
+    }
 
 
 def _trunk(kernels: list[np.ndarray]) -> onnx.ModelProto:
@@ -170,7 +187,9 @@ def _front(kernels: list[np.ndarray], *, ports: bool) -> tuple[list[onnx.NodePro
     for index, kernel in enumerate(kernels):
         constants[f"kernel{index}"] = kernel
         last = "latents" if index + 1 == len(kernels) else f"x{index + 1}"
-        nodes.append(node("Conv", [f"x{index}", f"kernel{index}"], [f"c{index}"], strides=[2, 2], pads=[1, 1, 1, 1]))
+        constants[f"offset{index}"] = np.zeros(len(kernel), np.float32)
+        given = [f"x{index}", f"kernel{index}", f"offset{index}"]
+        nodes.append(node("Conv", given, [f"c{index}"], strides=[2, 2], pads=[1, 1, 1, 1]))
         at = f"c{index}"
         if ports:
             nodes += [

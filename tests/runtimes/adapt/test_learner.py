@@ -179,7 +179,7 @@ def test_frames_that_are_not_finite_are_counted_and_never_learned_from(encoder, 
     config = LearnerConfig(observe_every=observe_every)
     with encoder.learner(tmp_path / "state", config=config) as learner:
         learner.input = InputSpec(kind="series", shape=(12, 10, 3), dtype="float32", units="steps")
-        learner._learned.trunk = trunk = Casting(learner._learned.trunk)
+        learner._learned._trunks.factory = trunk = Casting(learner._learned._trunks.factory)
         serve = learner._serve
         learner._serve = lambda frames: (trunk.seen.append(frames), serve(frames.astype(np.uint8)))[1]
         vectors = learner.observe(bad)
@@ -192,15 +192,15 @@ def test_frames_that_are_not_finite_are_counted_and_never_learned_from(encoder, 
 def test_statistics_that_are_not_finite_are_never_learned_from(encoder, tmp_path, scenes):
     with encoder.learner(tmp_path / "state") as learner:
         learner.observe(scenes(64, 6, NIGHT))
-        votes, trunk = learner.info()["votes"], learner._learned.trunk
-        run = trunk.run
+        votes, trunks = learner.info()["votes"], learner._learned._trunks
+        run = trunks.run
 
-        def broken(frames, ports):
-            seen = run(frames, ports)
+        def broken(front, frames, ports):
+            seen = run(front, frames, ports)
             seen.means[0][:] = np.nan
             return seen
 
-        trunk.run = broken
+        trunks.run = broken
         assert np.isfinite(learner.observe(scenes(32, 7, NIGHT))).all()
         assert learner.info()["votes"] == votes
         assert learner.info()["quarantined"] == 32

@@ -60,7 +60,7 @@ def test_the_factory_is_served_by_the_encoders_graph_to_the_bit(bundle, precisio
         still = tuple((np.ones_like(scale), np.zeros_like(shift)) for scale, shift in ports_of(bundle))
         for version in (Served(number=3), Served(number=3, ports=still)):
             serving.use(version)
-            assert serving.info() == {"number": 3, "path": "factory", "why": "ports and tail are the factory's"}
+            assert serving.info() == {"number": 3, "path": "factory", "why": "stem, ports and tail are the factory's"}
             np.testing.assert_array_equal(serving.embed(frames), encoder.embed(frames))
 
 

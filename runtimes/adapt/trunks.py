@@ -1,0 +1,69 @@
+"""Trunks of one bundle that differ in what stands in front of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Any
+
+from numpy.typing import NDArray
+
+from edgessl.bundle import Bundle
+from edgessl.runtimes.adapt.equalize import Front
+from edgessl.runtimes.engines import EngineSettings
+from edgessl.runtimes.framefilter import FrameFilter
+from edgessl.runtimes.split import Observed, Port, Trunk
+from edgessl.runtimes.stem import PatchMap
+
+_KEPT = 2  # the one that serves, and the one that may come after it
+
+
+class Trunks:
+    """The factory's trunk, and those with a map in front, opened when they are asked for.
+
+    Args:
+        bundle: An opened bundle.
+        engine: A key of `ENGINES`.
+        precision: Of the trunk.
+        settings: What the engine may take of the processor.
+    """
+
+    def __init__(self, bundle: Bundle, *, engine: str, precision: str, settings: EngineSettings) -> None:
+        self._bundle, self._engine, self._precision, self._settings = bundle, engine, precision, settings
+        self.factory = self._open(None)
+        self._others: list[tuple[PatchMap, Trunk]] = []  # asked for last comes last
+
+    def run(self, front: Front | None, frames: NDArray[Any], ports: Sequence[Port]) -> Observed:
+        """As `Trunk.run`, with this in front."""
+        if isinstance(front, FrameFilter):
+            return self.factory.run(front(frames), ports)
+        return self._at(front).run(frames, ports)
+
+    def _at(self, patch: PatchMap | None) -> Trunk:
+        """The trunk with this map in front; closed when two others were asked for."""
+        if patch is None:
+            return self.factory
+        place = next((place for place, (known, _) in enumerate(self._others) if known is patch), None)
+        found = self._open(patch) if place is None else self._others.pop(place)[1]
+        self._others.append((patch, found))
+        while len(self._others) > _KEPT:
+            self._others.pop(0)[1].close()
+        return found
+
+    def close(self) -> None:
+        """Give the graphs' memory back."""
+        for _, trunk in self._others:
+            trunk.close()
+        self._others = []
+        self.factory.close()
+
+    def __enter__(self) -> Trunks:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _open(self, patch: PatchMap | None) -> Trunk:
+        return Trunk(self._bundle, engine=self._engine, precision=self._precision, settings=self._settings, patch=patch)
