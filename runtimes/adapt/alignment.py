@@ -132,6 +132,7 @@ class Alignment:
         self._recenter.moved(by)
         if kind == "front":
             self._recenter.fade(self._config.equalize.kept)
+            self._ports.fade(self._config.equalize.kept)
         return Move(kind=kind, numbers=numbers, by=by)
 
     def moved(self, by: NDArray[np.floating]) -> None:

@@ -35,7 +35,9 @@ class EqualizeConfig:
 
     Attributes:
         window: Votes before it moves for the first time.
-        growth: It moves again when so many times as many votes have come as the last time.
+        growth: It is looked at again when so many times as many votes have come as the last time.
+        every: And after so many votes at the latest.
+        least: It moves again only if gains change by so much on average, as a logarithm; each move costs recentring its past.
         horizon: Votes that the statistics remember.
         trust: Independent votes that the source's statistics count for.
         floor: Share of the mean power that is added to every frequency, so that what hardly ever comes is not blown up.
@@ -45,6 +47,8 @@ class EqualizeConfig:
 
     window: int = 32
     growth: float = 4.0
+    every: int = 2000
+    least: float = 0.05
     horizon: int = 8000
     trust: float = 16.0
     floor: float = 1e-3
@@ -86,7 +90,8 @@ class Equalizer:
         channels = len(self._source.mean)
         self._mean, self._square = np.zeros(channels), np.zeros(channels)
         self._power = np.zeros_like(self._source.power)
-        self._weight = self._fitted = 0.0
+        self._weight = self._fitted = self._since = 0.0
+        self._gain = np.ones_like(self._source.power)  # of what was fitted last
         self.moves = 0
         self.front = self.candidate = None
 
@@ -102,38 +107,44 @@ class Equalizer:
             return False
         means, power = frame_spectra(images, self._axes)
         kept = min(self._weight, max(config.horizon - count, 0))
-        self._weight = kept + count
+        self._weight, self._since = kept + count, self._since + count
         self._mean = (kept * self._mean + means.sum(0)) / self._weight
         self._square = (kept * self._square + np.square(means).sum(0)) / self._weight
         self._power = (kept * self._power + power) / self._weight
-        if self.candidate is not None or self._weight < max(config.window, config.growth * self._fitted):
+        due = self._weight >= max(config.window, config.growth * self._fitted) or self._since >= config.every
+        if self.candidate is not None or not due:
             return False
-        self.candidate, self._fitted = self._fit(factor), self._weight
+        stream, self._fitted, self._since = self._seen(factor), self._weight, 0.0
+        gain, gain_of_means = self._gains(stream)
+        if self.moves and np.abs(np.log(gain / self._gain)).mean() < config.least:
+            return False
+        self.candidate, self._gain = self._fit(stream, gain, gain_of_means), gain
         return True
 
     def serve(self) -> dict[str, float]:
         """The candidate serves from now on; the numbers of it."""
         self.front, self.candidate = self.candidate, None
         self.moves += 1
-        gain = self._gains(self._seen(1.0))[0]
-        return {"moves": self.moves, "gain_least": float(gain.min()), "gain_largest": float(gain.max())}
+        return {"moves": self.moves, "gain_least": float(self._gain.min()), "gain_largest": float(self._gain.max())}
 
     def state(self) -> State:
         """A copy, the candidate included."""
         tensors: dict[str, NDArray[Any]] = {"mean": self._mean, "square": self._square, "power": self._power}
+        tensors["gain"] = self._gain
         for name, front in {"front": self.front, "candidate": self.candidate}.items():
             parts = _PATCH if isinstance(front, PatchMap) else _FILTER if front is not None else ()
             tensors |= {f"{name}.{part}": getattr(front, part) for part in parts}
         return State(
             tensors={name: value.copy() for name, value in tensors.items()},
-            values={"weight": self._weight, "fitted": self._fitted, "moves": self.moves},
+            values={"weight": self._weight, "fitted": self._fitted, "since": self._since, "moves": self.moves},
         )
 
     def restore(self, state: State) -> None:
         """Go back to a copy."""
         tensors, values = state.tensors, state.values
         self._mean, self._square, self._power = (tensors[name].copy() for name in ("mean", "square", "power"))
-        self._weight, self._fitted, self.moves = float(values["weight"]), float(values["fitted"]), int(values["moves"])
+        self._gain, self.moves = tensors["gain"].copy(), int(values["moves"])
+        self._weight, self._fitted, self._since = (float(values[name]) for name in ("weight", "fitted", "since"))
         self.front, self.candidate = (self._restored(state.part(name).tensors) for name in ("front", "candidate"))
 
     def _restored(self, tensors: Mapping[str, NDArray[Any]]) -> Front | None:
@@ -168,9 +179,7 @@ class Equalizer:
         means = np.sqrt((source.var + config.floor) / (stream.var + config.floor))
         return gain, np.clip(means, 1 / config.clip, config.clip)
 
-    def _fit(self, factor: float) -> Front:
-        stream = self._seen(factor)
-        gain, gain_of_means = self._gains(stream)
+    def _fit(self, stream: Spectrum, gain: Floats64, gain_of_means: Floats64) -> Front:
         if self._kernel is not None:
             return self._patch(stream, gain, gain_of_means, self._kernel)
         shift = self._source.mean - gain_of_means * stream.mean

@@ -133,6 +133,11 @@ class Ports:
         self._drop()
         return True
 
+    def fade(self, kept: float) -> None:
+        """Statistics count for so many votes at most from now on: they are of other frames than those to come."""
+        if self._weight > kept:
+            self._weight, self._fitted = kept, [0.0] * len(self._source)
+
     def give_way(self) -> None:
         """Something in front of every port is to move: what is compared next says what that does to all of them."""
         self._drop()
