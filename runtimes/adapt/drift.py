@@ -14,14 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgessl.errors import BundleError
+from edgessl.runtimes.adapt.displacement import TINY, Floats64, along, bias, near, score_of
 from edgessl.runtimes.adapt.state import State
 from edgessl.runtimes.split import DRIFT_BLOCK
 
-_TINY = 1e-12
-_APART = 5  # source frames before and after one that are not asked for its nearest
 _FEW_FRAMES = 4  # that make one suspicious
-_FEW = 64  # source frames below which they say nothing of how displacements scatter
-Floats64 = NDArray[np.float64]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,9 +26,10 @@ class DriftConfig:
     """When the world has shifted. Values are ours, from drives over photographs by day and by night.
 
     Attributes:
-        block: Frames whose displacements are averaged before they are judged; export sets the threshold for this length.
+        block: Frames whose displacements are averaged; export sets the threshold for this length.
         least: Frames that must be seen before a shift can be declared, and that are enough for one to have come back.
         score_clip: Largest squared distance of one frame, in thresholds, so that a single flash is no shift.
+        vote_clip: The same of a vote, when it is asked which of the shifts it is of: strong ones differ in how far they go.
         alarm: A block's score above so many thresholds is a shift: a new lap by day reached 1.3 of them, the darkest
             place of a night never fewer than 4.4.
         slow: Blocks of frames that look unlike each other, averaged to see a weak shift.
@@ -49,6 +47,7 @@ class DriftConfig:
     block: int = DRIFT_BLOCK
     least: int = 16
     score_clip: float = 16.0
+    vote_clip: float = 1024.0
     alarm: float = 2.0
     slow: int = 8
     slow_alarm: float = 0.5
@@ -84,13 +83,16 @@ class Drift:
         except KeyError as error:
             raise BundleError(f"the bundle has no {error} to judge drift by; export it again") from error
         self.config = config
-        self._bias = _bias(self._bank)
+        self._bias = bias(self._bank)
         self._window = np.zeros((0, self.size))  # displacements of the last frames
         self._novel = np.zeros((0, self.size))  # of frames unlike each other, in the block that is not whole
         self._blocks = np.zeros((0, self.size))  # means of the last such blocks
-        self._votes = np.zeros((0, self.size))  # displacements of votes, in the block that is not whole
+        self._votes = np.zeros((0, self.size))  # displacements of votes, in the block that is not whole; hardly clipped
         self._apart: Floats64 | None = None  # mean of the last block of votes, where it was not of the present shift
         self._signatures: dict[int, Floats64] = {}  # mean displacement of each known shift
+        self._places: dict[
+            int, Floats64
+        ] = {}  # the same of votes, hardly clipped: two strong shifts differ in that alone
         self._counts: dict[int, int] = {}  # blocks of votes in it
         self._next = 0
         self.shift = -1
@@ -104,7 +106,7 @@ class Drift:
     @property
     def score(self) -> float:
         """Of the present block."""
-        return _score(self._window)
+        return score_of(self._window)
 
     @property
     def known(self) -> tuple[int, ...]:
@@ -125,7 +127,7 @@ class Drift:
         if not len(whitened):
             return False
         config = self.config
-        moved = self._displacement(whitened)
+        moved = self._clipped(self._displacement(whitened), config.score_clip)
         self._window = np.concatenate([self._window, moved])[-config.block :]
         before = self.shifted
         if before:
@@ -146,29 +148,33 @@ class Drift:
     def present(self) -> bool:
         """Whether the block still lies along the present shift; one that is half night and half day teaches nothing."""
         signature = self._signatures.get(self.shift)
-        return signature is not None and not _along(self._window, signature) < self.config.leave
+        return signature is not None and not along(self._window, signature) < self.config.leave
 
     @property
     def suspicious(self) -> bool:
         """Whether the last few frames look as if something had changed: all are worth a look then."""
         few = self._window[-_FEW_FRAMES:]
+        if self.shifted and self._apart is not None:  # the last votes were of another shift, or of a strange place
+            return True
         if self.shifted:
-            return _along(few, self._signatures[self.shift]) < self.config.enter
-        return _score(few) > 2 * self.config.alarm * self.threshold
+            return along(few, self._signatures[self.shift]) < self.config.enter
+        return score_of(few) > 2 * self.config.alarm * self.threshold
 
     def vote(self, whitened: Floats64) -> bool:
         """Take in votes of the present shift; true when they turn out to be of another one, the present from now on."""
         config, other = self.config, False
-        self._votes = np.concatenate([self._votes, self._displacement(whitened)])
+        moved = self._clipped(self._displacement(whitened), config.vote_clip)
+        self._votes = np.concatenate([self._votes, moved])
         while len(self._votes) >= config.block:
             block, self._votes = self._votes[: config.block], self._votes[config.block :]
-            here, noise = block.mean(0), float(block.var(0, ddof=1).sum()) / config.block
-            if not self._counts[self.shift] or _near(here, self._signatures[self.shift], noise, config.other):
-                self._follow(here)
+            place, noise = block.mean(0), float(block.var(0, ddof=1).sum()) / config.block
+            here, known = self._clipped(block, config.score_clip).mean(0), self._places.get(self.shift)
+            if known is None or near(place, known, noise, config.other):
+                self._follow(here, place)
             elif self._apart is None:
-                self._apart = here
+                self._apart = place
             else:
-                self._find((here + self._apart) / 2, noise / 2)
+                self._move_on(here, (place + self._apart) / 2, noise / 2)
                 other = True
         return other
 
@@ -176,6 +182,7 @@ class Drift:
         """A copy."""
         tensors = {"window": self._window, "novel": self._novel, "blocks": self._blocks, "votes": self._votes}
         tensors |= {f"signature.{number}": signature for number, signature in self._signatures.items()}
+        tensors |= {f"place.{number}": place for number, place in self._places.items()}
         if self._apart is not None:
             tensors["apart"] = self._apart
         counts = {str(number): count for number, count in self._counts.items()}
@@ -191,19 +198,25 @@ class Drift:
         self._apart = tensors["apart"].copy() if "apart" in tensors else None
         self._counts = {int(number): int(count) for number, count in values["counts"].items()}
         self._signatures = {number: tensors[f"signature.{number}"].copy() for number in self._counts}
+        self._places = {
+            number: tensors[f"place.{number}"].copy() for number in self._counts if f"place.{number}" in tensors
+        }
         self.shifted, self.shift, self._next = bool(values["shifted"]), int(values["shift"]), int(values["next"])
 
     def _displacement(self, whitened: Floats64) -> Floats64:
-        """From the nearest source frame, clipped, `(batch, size)`, less what the source's own frames have on average."""
+        """From the nearest source frame, `(batch, size)`, less what the source's own frames have on average."""
         squared = np.square(self._bank).sum(1) - 2 * whitened @ self._bank.T  # and |whitened|^2, the same for all
-        moved = whitened - self._bank[squared.argmin(1)] - self._bias
-        distance = np.maximum((moved**2).mean(1, keepdims=True), _TINY)
-        return np.asarray(moved * np.minimum(1.0, np.sqrt(self.config.score_clip * self.threshold / distance)))
+        return np.asarray(whitened - self._bank[squared.argmin(1)] - self._bias)
+
+    def _clipped(self, moved: Floats64, thresholds: float) -> Floats64:
+        """No longer than the square root of so many thresholds."""
+        distance = np.maximum((moved**2).mean(1, keepdims=True), TINY)
+        return np.asarray(moved * np.minimum(1.0, np.sqrt(thresholds * self.threshold / distance)))
 
     def _returned(self) -> bool:
         """Whether the last frames have moved along a known shift; the one that they are nearest to is the present one."""
         last = self._window[-self.config.least :]
-        back = [number for number, known in self._signatures.items() if _along(last, known) > self.config.enter]
+        back = [number for number, known in self._signatures.items() if along(last, known) > self.config.enter]
         if back:
             self._window = last  # what was before it must not end it at once
             here = last.mean(0)
@@ -219,60 +232,45 @@ class Drift:
             self._novel = self._novel[block:]
         last = self._signatures.get(self.shift)
         least = 0.0 if last is None else config.order * float((last**2).mean())
-        weak = _score(self._blocks) if len(self._blocks) == config.slow else 0.0
+        weak = score_of(self._blocks) if len(self._blocks) == config.slow else 0.0
         for score, times, seen in ((self.score, config.alarm, self._window), (weak, config.slow_alarm, self._blocks)):
             if score > max(times * self.threshold, least if seen is self._window else 0.0):
-                self._find(seen.mean(0), 0.0)
+                self._find(seen.mean(0))
                 return True
         return False
 
-    def _find(self, here: Floats64, noise: float) -> None:
+    def _move_on(self, here: Floats64, place: Floats64, noise: float) -> None:
+        """Make the known shift whose votes lay where these lie the present one, or make it known."""
+        others = {number: known for number, known in self._places.items() if number != self.shift}
+        if not self._is_known(place, others, noise):
+            self._know(here)
+            self._places[self.shift] = place
+
+    def _find(self, here: Floats64) -> None:
         """Make the known shift that `here` is of the present one, or make it known."""
-        near = [number for number, known in self._signatures.items() if _near(here, known, noise, self.config.other)]
+        if not self._is_known(here, self._signatures, 0.0):
+            self._know(here)
+
+    def _is_known(self, here: Floats64, known: Mapping[int, Floats64], noise: float) -> bool:
         self._apart = None
-        if near:
-            self.shift = min(near, key=lambda number: float(np.square(here - self._signatures[number]).sum()))
-            return
+        found = [number for number, one in known.items() if near(here, one, noise, self.config.other)]
+        if found:
+            self.shift = min(found, key=lambda number: float(np.square(here - known[number]).sum()))
+        return bool(found)
+
+    def _know(self, here: Floats64) -> None:
         self.shift, self._next = self._next, self._next + 1
         self._signatures[self.shift], self._counts[self.shift] = here, 0
         if len(self._signatures) > self.config.known:  # the one that was confirmed least makes room
             others = (number for number in self._signatures if number != self.shift)
             least = min(others, key=lambda number: (self._counts[number], number))
             del self._signatures[least], self._counts[least]
+            self._places.pop(least, None)
 
-    def _follow(self, here: Floats64) -> None:
+    def _follow(self, here: Floats64, place: Floats64) -> None:
         """A mean at first, then slowly forgetting: dusk moves a shift."""
         self._apart = None
         self._counts[self.shift] += 1
         rate = max(0.1, 1 / self._counts[self.shift])
         self._signatures[self.shift] = (1 - rate) * self._signatures[self.shift] + rate * here
-
-
-def _score(moved: Floats64) -> float:
-    """Squared length of the mean displacement, per dimension."""
-    return float((moved.mean(0) ** 2).mean()) if len(moved) else 0.0
-
-
-def _along(moved: Floats64, signature: Floats64) -> float:
-    """How far frames have moved along a known shift, 1 for all of its way.
-
-    Scenes move a block anywhere; along one direction they hardly do, so few frames are enough.
-    """
-    return float(moved.mean(0) @ signature / max(float(signature @ signature), _TINY)) if len(moved) else 0.0
-
-
-def _near(here: Floats64, signature: Floats64, noise: float, share: float) -> bool:
-    """Whether a mean displacement, squared error `noise`, may be one of a known shift."""
-    apart = float(np.square(here - signature).sum()) - noise
-    return apart <= share * min(float(here @ here), float(signature @ signature))
-
-
-def _bias(bank: Floats64) -> Floats64:
-    """Mean displacement of the source's own frames, each from the nearest that is not beside it in time."""
-    if len(bank) < _FEW:
-        return np.zeros(bank.shape[1])
-    squared = np.square(bank).sum(1)
-    distance = squared[:, None] + squared[None] - 2 * bank @ bank.T
-    order = np.arange(len(bank))
-    distance[np.abs(order[:, None] - order[None]) <= _APART] = np.inf
-    return np.asarray((bank - bank[distance.argmin(1)]).mean(0))
+        self._places[self.shift] = (1 - rate) * self._places.get(self.shift, place) + rate * place
