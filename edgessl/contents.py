@@ -10,6 +10,9 @@ from numpy.typing import NDArray
 
 from edgessl.signals import InputSpec
 
+BANDS = 32  #: of frequencies per axis of a spectrum, at most
+_LARGEST_SIDE = 4096  # pixels of a frame at the encoder's size
+
 #: A size, or a letter that stands for one and the same size wherever it is used.
 Size = int | str
 
@@ -39,9 +42,27 @@ def check_arrays(
         if not fits or (array.dtype.kind if len(kind) == 1 else array.dtype.name) != kind:
             shape = ", ".join(str(sizes.get(want, want) if isinstance(want, str) else want) for want in wanted)
             raise ValueError(f"{name} is {array.dtype} {array.shape}, not {kind} ({shape})")
+    if role == "source" and "spectrum.size" in arrays:
+        _check_spectrum(arrays, spec)
     threshold = arrays.get("drift.threshold")
     if role == "source" and threshold is not None and (threshold.size != 1 or threshold.dtype.kind != "f"):
         raise ValueError(f"drift.threshold is {threshold.dtype} {threshold.shape}, not one number f")
+
+
+def _check_spectrum(arrays: Mapping[str, NDArray[Any]], spec: InputSpec) -> None:
+    """Whether it is of frames of the encoder's size, and can be divided by."""
+    rows, columns = arrays.get("prepare.rows"), arrays.get("prepare.columns")
+    height, width = spec.shape[:2] if rows is None or columns is None else (len(rows), len(columns))
+    if arrays["spectrum.size"].tolist() != [height, width] or max(height, width) > _LARGEST_SIDE:
+        raise ValueError(f"spectrum.size is {arrays['spectrum.size'].tolist()}, of frames of {height}x{width}")
+    power = arrays.get("spectrum.power")
+    if power is not None and power.shape[1:] != (min(BANDS, height), min(BANDS, width)):
+        raise ValueError(f"spectrum.power is {power.shape}, of frames of {height}x{width}")
+    for name, array in arrays.items():
+        if name.startswith(("spectrum.", "prepare.")) and not np.isfinite(array).all():
+            raise ValueError(f"{name} is not finite")
+    if not (arrays.get("prepare.std", np.ones(1)) > 0).all():
+        raise ValueError("prepare.std is not positive")
 
 
 def _wanted(role: str, spec: InputSpec, dim: int, split: Mapping[str, Any]) -> dict[str, tuple[str, tuple[Size, ...]]]:

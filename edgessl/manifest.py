@@ -21,6 +21,7 @@ MANIFEST = "manifest.json"
 PRECISIONS = ("fp32", "fp16", "int8")
 
 _LARGEST = 2**24  # no size of a signal, a latent or a vector comes near it
+_LARGEST_KERNEL = 64  # pixels of a first convolution; patches of transformers have up to 32
 _LARGEST_MANIFEST = 2**24  # bytes; one of a bundle has some thousands
 
 
@@ -156,16 +157,16 @@ def _check_stem(stem: dict[str, Any]) -> None:
     if len(stem["kernel"]) != 2:
         raise ValueError(f"the stem's kernel is {stem['kernel']!r}")
     for size in stem["kernel"]:
-        size_of("kernel", size)
-    known = ("mean", "std", "rows", "columns")
-    if not {"mean", "std"} <= set(stem["prepare"]) <= set(known):
-        raise ValueError(f"the stem's frames are prepared with {stem['prepare']!r}, of {', '.join(known)}")
+        if size_of("kernel", size) > _LARGEST_KERNEL:
+            raise ValueError(f"the stem's kernel is {stem['kernel']!r}")
+    if stem["prepare"] not in (["mean", "std"], ["mean", "std", "rows", "columns"]):
+        raise ValueError(f"the stem's frames are prepared with {stem['prepare']!r}")
     for file, constants in _table(stem, "constants").items():
         names = [constants[part] for part in ("weight", "scale", "bias", "steps")]
         if not all(isinstance(name, str) for name in names) or not constants["weight"] or not constants["bias"]:
             raise TypeError(f"the stem of {file} names {names!r}")
         units = constants["units"]
-        if not all(isinstance(unit, float) and isfinite(unit) and unit for unit in units):
+        if len(units) != 3 or not all(isinstance(unit, float) and isfinite(unit) and unit for unit in units):
             raise ValueError(f"the stem of {file} is in units of {units!r}")
 
 

@@ -173,6 +173,11 @@ def _write_graphs(draft: Draft, parent: Bundle, served: Served, say: Callable[[s
     Raises:
         GateError: One in float does not compute what the learner serves.
     """
+    if not _takes(parent, served, "fp32"):
+        raise GateError(
+            "what was learned stands in the first convolution, and the bundle does not say how its fp32 graphs take it in; "
+            "export the encoder again, or adapt at level tail"
+        )
     have = {(artefact.engine, artefact.precision) for artefact in parent.graphs() if artefact.role == "encoder"}
     float_graphs = _pair(parent, served, "fp32")
     for engine, precision in sorted(have, key=lambda each: (each != ("", "fp32"), each)):

@@ -11,16 +11,14 @@ from edgessl.runtimes.wire import encoded, encoded_integer, fields, graph_of, re
 _NODE, _INITIALIZER = 1, 5  # of GraphProto (onnx.proto)
 _INPUT, _OUTPUT, _NODE_NAME, _OP_TYPE = 1, 2, 3, 4  # of NodeProto
 _DIMS, _TYPE, _TENSOR_NAME, _RAW = 1, 2, 8, 9  # of TensorProto
-_FLOAT, _INT64 = 1, 7  # TensorProto.DataType
+_FLOAT = 1  # TensorProto.DataType
 _VECTORS, _OWN = b"vectors", "learned.affine"
 TINY = 1e-12  #: least length to divide by: a vector that becomes zero stays zero
-#: operator, what it reads, what it gives
+#: operator, what it reads, what it gives; two, since a small graph pays for each by the microsecond. Lengths are along the last
+#: axis and of the second order, as both are unless they are told otherwise, and a vector of zeros stays one.
 _STEPS = (
-    ("MatMul", ("before", "matrix"), "product"),
-    ("Add", ("product", "shift"), "sum"),
-    ("ReduceL2", ("sum", "axis"), "length"),
-    ("Max", ("length", "least"), "divisor"),
-    ("Div", ("sum", "divisor"), ""),
+    ("Gemm", ("before", "matrix", "shift"), "sum"),
+    ("LpNormalization", ("sum",), ""),
 )
 
 
@@ -48,7 +46,7 @@ def with_affine(content: bytes, matrix: NDArray[np.float32], shift: NDArray[np.f
         raise BundleError(f"the graph cannot be read: {error}; copy the bundle again") from error
     if made != 1:
         raise BundleError("the graph has no operator that gives 'vectors'; export the bundle again")
-    constants = {"matrix": matrix, "shift": shift, "least": np.array(TINY, np.float32), "axis": np.array([1])}
+    constants = {"matrix": matrix, "shift": shift}
     parts += [graph.value[at:], *(encoded(_NODE, _node(*step)) for step in _STEPS)]
     parts += [encoded(_INITIALIZER, _tensor(name, value)) for name, value in constants.items()]
     return replaced(content, graph, parts)
@@ -72,11 +70,10 @@ def _node(operator: str, reads: tuple[str, ...], gives: str) -> bytes:
     return b"".join(parts)
 
 
-def _tensor(name: str, value: NDArray[np.float32] | NDArray[np.int64]) -> bytes:
-    kind, stored = (_FLOAT, "<f4") if value.dtype == np.float32 else (_INT64, "<i8")
+def _tensor(name: str, value: NDArray[np.float32]) -> bytes:
     dims = b"".join(encoded_integer(_DIMS, size) for size in value.shape)
-    raw = encoded(_RAW, np.ascontiguousarray(value, stored).tobytes())
-    return dims + encoded_integer(_TYPE, kind) + encoded(_TENSOR_NAME, _named(name)) + raw
+    raw = encoded(_RAW, np.ascontiguousarray(value, "<f4").tobytes())
+    return dims + encoded_integer(_TYPE, _FLOAT) + encoded(_TENSOR_NAME, _named(name)) + raw
 
 
 def _named(part: str) -> bytes:

@@ -2,7 +2,7 @@
 
 A picture's own mean is looked at apart from the rest: how dark a frame is says nothing of how sharp it is, and what takes
 contrast away leaves the means where they were. The rest is taken apart by the discrete cosine transform, whose axes are
-nearly those of natural images.
+nearly those of natural images; a large frame's power is averaged within bands of them.
 """
 
 from __future__ import annotations
@@ -13,8 +13,9 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
+from edgessl.contents import BANDS
+
 Floats64 = NDArray[np.float64]
-BANDS = 32  # of frequencies per axis, at most: a large frame's power is averaged within them
 
 
 @dataclass(frozen=True, kw_only=True)

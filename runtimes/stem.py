@@ -85,7 +85,7 @@ class StemConstants:
             BundleError: The constants are not those of a convolution, or not of such patches.
         """
         weight, bias = factory[self.weight], factory[self.bias]
-        out = len(weight)
+        out = weight.shape[0] if weight.ndim else 0
         kinds = {self.weight: np.int8 if self.scale else np.float32, self.bias: np.int32 if self.steps else np.float32}
         kinds |= {name: np.float32 for name in (self.scale, self.steps) if name}
         patches = (patch.blocks.shape[0], patch.blocks.shape[1])
@@ -107,7 +107,14 @@ class StemConstants:
         gain = np.ones(out)
         if self.scale:
             largest = max(1, int(np.abs(weight.astype(np.int32)).max()))  # as many steps as the factory uses
-            fresh = np.maximum(np.abs(exact).max((1, 2, 3)) / largest, _TINY).astype(np.float32)
+            reach = np.abs(exact).max((1, 2, 3)) / largest
+            fresh = np.where(reach > 0, reach, scale.ravel())  # a channel without weights still has its bias
+            if self.steps:  # which counts in steps of the weights' own, and must fit into int32
+                was = factory[self.steps].ravel().astype(np.float64)
+                fresh = np.maximum(
+                    fresh, np.abs(bias.ravel() * was + more) * scale.ravel() / np.maximum(was, _TINY) / 2**30
+                )
+            fresh = fresh.astype(np.float32)
             values[self.weight] = np.rint(exact / fresh.reshape(column)).astype(np.int8)
             values[self.scale] = fresh.reshape(factory[self.scale].shape)
             gain = fresh / scale.ravel()
@@ -171,12 +178,26 @@ class Stem:
 
 
 def kernel_of(bundle: Bundle, *, engine: str, precision: str, trunk: str) -> tuple[int, int] | None:
-    """Height and width of a patch, where both the encoder and the trunk of precision `trunk` take a map in; else None."""
-    for role, form in (("encoder", precision), ("trunk", trunk)):
-        if _recorded(bundle, role, engine=engine, precision=form) is None:
-            return None
-    height, width = bundle.manifest["split"]["stem"]["kernel"]
-    return int(height), int(width)
+    """Height and width of a patch, where both the encoder and the trunk of precision `trunk` take a map in; else None.
+
+    Raises:
+        BundleError: A graph does not have the constants that the manifest names.
+    """
+    stems = [
+        Stem(bundle, role, engine=engine, precision=form) for role, form in (("encoder", precision), ("trunk", trunk))
+    ]
+    if not all(stem.possible for stem in stems):
+        return None
+    height, width = (int(size) for size in bundle.manifest["split"]["stem"]["kernel"])
+    positions = height * width
+    for stem in stems:
+        if stem.weight().shape[1:] != (3, height, width):
+            raise BundleError(f"{bundle.path} has no first convolution of {height}x{width} pixels; export it again")
+        still = np.broadcast_to(np.eye(positions, dtype=np.float32), (3, positions, positions))
+        stem.constants(
+            PatchMap(axes=np.eye(3, dtype=np.float32), blocks=still, shift=np.zeros((3, positions), np.float32))
+        )
+    return height, width
 
 
 def filters(bundle: Bundle) -> bool:

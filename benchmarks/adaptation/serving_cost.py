@@ -2,8 +2,9 @@
 
     python benchmarks/adaptation/serving_cost.py BUNDLE.edgessl [...] --stream corrupted.npy [--result FILE]
 
-Timed in turns in one process, per bundle, engine and batch size: `embed`; the factory's version; recentring (an affine
-map of the vectors); ports; both; and trunk and tail, which serve ports where they cannot be folded into the graph. The
+Timed in turns in one process, per bundle, engine and batch size: `embed`; the factory's version; a map in front of the first
+convolution; the same with recentring (an affine map of the vectors), which is level 0; ports; all three, which is level 1;
+and trunk and tail, which serve ports where they cannot be folded into the graph. The
 ratios are medians over the rounds of a contender's time over `embed`'s in the same round; those of the minima stand
 beside them, since another program on the same cores can only make a call slower.
 
@@ -32,6 +33,7 @@ from numpy.typing import NDArray
 
 import edgessl
 from edgessl.export.pays import machine
+from edgessl.export.stem import probe_map
 from edgessl.runtimes.adapt.served import Affine, Served
 from edgessl.runtimes.adapt.serving import Serving
 from edgessl.runtimes.encoder import Encoder
@@ -41,7 +43,7 @@ from edgessl.runtimes.timing import compare, interleaved
 ENGINES, BATCHES, THREADS, ROUNDS = ("onnxruntime", "openvino"), (1, 16, 64), 2, 60
 BOUND = 1.03
 STREAM = 64  # frames that a learner is timed over
-LEVELS_0_AND_1 = ("factory", "affine", "ports", "ports and affine")
+LEVELS_0_AND_1 = ("factory", "front", "front and affine", "ports", "front, ports and affine")
 RESULT = Path(__file__).parents[1] / "results" / "adaptation_cost.json"
 
 
@@ -62,11 +64,14 @@ def versions_of(encoder: Encoder) -> dict[str, Served]:
     matrix = (np.eye(dim) + rng.normal(0, 0.05, (dim, dim))).astype(np.float32)
     affine = Affine(matrix=matrix, shift=rng.normal(0, 0.05, dim).astype(np.float32))
     ports = ports_of(encoder, rng)
+    kernel = encoder.manifest["split"]["stem"]["kernel"]
+    front = probe_map(3, int(np.prod(kernel)))
     return {
         "factory": Served(),
-        "affine": Served(affine=affine),
+        "front": Served(front=front),
+        "front and affine": Served(front=front, affine=affine),
         "ports": Served(ports=ports),
-        "ports and affine": Served(ports=ports, affine=affine),
+        "front, ports and affine": Served(front=front, ports=ports, affine=affine),
     }
 
 

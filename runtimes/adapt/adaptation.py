@@ -56,9 +56,8 @@ class Adaptation:
         memory = ["latent.scale"] if level == "tail" else []
         precision = trunk_beside(encoder.bundle, encoder.precision, encoder.engine)
         kernel = kernel_of(encoder.bundle, engine=encoder.engine, precision=encoder.precision, trunk=precision)
+        # A map costs nothing, and is less than a filter; level `tail` has a budget.
         filtered = level == "tail" and filters(encoder.bundle)
-        if filtered:
-            kernel = None  # what costs nothing is less than the whole of it, and this level has a budget
         spectrum = spectrum_of(encoder.bundle) if kernel or filtered else []
         source = encoder.bundle.tensors("source", "embedding.mean", "embedding.var", *statistics, *memory, *spectrum)
         self._level, self._say, self._config = level, say, config
@@ -67,9 +66,11 @@ class Adaptation:
         self.guard = Guard(config.guard)
         self._novelty = Novelty(self.drift.size, config.novelty)
         self._dependence = Dependence(encoder.bundle.dim, config.dependence)
-        equalizer = Equalizer(source, kernel, config.equalize) if spectrum else None
+        equalizer = None
+        if spectrum:
+            equalizer = Equalizer(source, None if filtered else kernel, config.equalize, maps=kernel is not None)
         self._alignment = Alignment(source, len(ports), config, equalizer)
-        self._source = source if equalizer else None  # what frames are prepared with
+        self._prepare = {name: source[name] for name in spectrum if name.startswith("prepare.")}
         self._rng = np.random.default_rng(seed)
         self._attend = 0  # frames that are still all observed
         self._replay: Replay | None = None
@@ -170,7 +171,7 @@ class Adaptation:
         self._alignment.recenter(votes.raw, factor)
         if self.drift.confirmed >= self._config.confirm_ports:
             observed = votes.observed if self._level != "recenter" else None
-            images = prepared(votes.frames, self._source) if self._source else None
+            images = prepared(votes.frames, self._prepare) if self._prepare else None
             again = partial(self._again, votes)
             move = self._alignment.move(observed, images, votes.raw, factor, again)
             if move is not None:
@@ -256,7 +257,8 @@ class Adaptation:
     def restore_learned(self, state: State) -> None:
         """Go back to what a copy had learned; counters, draws and the guard go on."""
         learned = state.part("learned")
-        self._alignment.restore(learned.part("alignment"))
+        if again := self._alignment.restore(learned.part("alignment")):
+            self._say("started_again", shifts=again, reason="nothing here takes in what stood in front of the trunk")
         # A state of a lower level has no tail: training starts from the factory's.
         part = learned.part("replay")
         if not self._replay:
@@ -280,7 +282,7 @@ class Adaptation:
         return tail.run(latents)
 
     def _again(self, votes: Seen, front: Front | None, ports: tuple[Port, ...]) -> tuple[Observed, NDArray[np.float32]]:
-        observed = self._trunks.run(front, votes.frames, ports)
+        observed = self._trunks.run(front, votes.frames, ports or self._trunks.factory.identity)
         return observed, self._raw(observed.latents)
 
     def _turn(self) -> None:

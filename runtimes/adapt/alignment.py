@@ -18,9 +18,9 @@ from edgessl.runtimes.adapt.state import State, joined
 from edgessl.runtimes.split import Observed, Port
 
 Floats = NDArray[np.float32]
-#: what stands in front of the trunk, and positions of the ports -> what the trunk makes of the votes, and their vectors
-#: before recentring
-Again = Callable[[Front | None, tuple[Port, ...]], tuple[Observed, Floats]]
+#: what stands in front of the trunk, and positions of the ports, `None` for the identity -> what the trunk makes of the
+#: votes, and their vectors before recentring
+Again = Callable[[Front | None, tuple[Port, ...] | None], tuple[Observed, Floats]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,7 +28,7 @@ class Move:
     """Something in the trunk moved.
 
     Attributes:
-        kind: `front` or `port`.
+        kind: `front` or `port`; or `withdrawn`, when a candidate was given up and nothing moved.
         numbers: Where it stands.
         by: How far vectors moved with it on average, `(dim,)`.
     """
@@ -113,15 +113,21 @@ class Alignment:
         if self._equalizer and images is not None and self._equalizer.observe(images, factor=factor):
             self._ports.give_way()
             self._gap = np.zeros_like(self._gap)
-        if self._ports.candidate is None or not len(vectors):
-            return None
         waiting = self._equalizer.candidate if self._equalizer else None
-        before, _ = again(self.front, self._ports.values) if observed is None else (observed, vectors)
-        moved, others = again(self.front if waiting is None else waiting, self._ports.candidate)
+        candidate = self._ports.candidate
+        if not len(vectors) or candidate is None or (observed is None and waiting is None):
+            return None
+        # Where ports do not serve, they do not stand in the comparison either.
+        present, others_at = (None, None) if observed is None else (self._ports.values, candidate)
+        before = again(self.front, present)[0] if observed is None else observed
+        moved, others = again(self.front if waiting is None else waiting, others_at)
         sound = np.isfinite(np.concatenate([others, *moved.means, *moved.squares], axis=1)).all(1)
+        port = self._ports.port
+        if not sound.any():
+            return self._withdrawn(port)
         before, moved = before.rows(sound), moved.rows(sound)
         self._gap += (others - vectors)[sound].sum(0, dtype=np.float64)
-        port, paired = self._ports.port, self._ports.pairs + int(sound.sum())
+        paired = self._ports.pairs + int(sound.sum())
         if not self._ports.compare(before, moved):
             return None
         by, self._gap = self._gap / paired, np.zeros_like(self._gap)
@@ -134,6 +140,14 @@ class Alignment:
             self._recenter.fade(self._config.equalize.kept)
             self._ports.fade(self._config.equalize.kept)
         return Move(kind=kind, numbers=numbers, by=by)
+
+    def _withdrawn(self, port: int) -> Move:
+        """A candidate that gives nothing finite waits no longer."""
+        self._ports.withdraw()
+        if self._equalizer:
+            self._equalizer.withdraw()
+        self._gap = np.zeros_like(self._gap)
+        return Move(kind="withdrawn", numbers={"port": port}, by=self._gap)
 
     def moved(self, by: NDArray[np.floating]) -> None:
         """What gives the vectors was changed, which moves them `by` `(dim,)`."""
@@ -171,11 +185,28 @@ class Alignment:
         )
         return State(tensors=held.tensors, values=held.values | {"shift": self.shift, "aside": sorted(self._aside)})
 
-    def restore(self, state: State) -> None:
-        """Go back to a copy."""
+    def restore(self, state: State) -> int:
+        """Go back to a copy.
+
+        Returns:
+            How many shifts start again from the factory: something stood in front of the trunk that this engine, precision or
+            level cannot put there, and what was learned behind it is of no use without.
+        """
         self.shift = int(state.values["shift"])
-        self._aside = {int(number): state.part(f"aside.{number}") for number in state.values["aside"]}
-        self._restore(state.part("present"))
+        aside = {int(number): state.part(f"aside.{number}") for number in state.values["aside"]}
+        self._aside = {number: learned for number, learned in aside.items() if self._fits(learned)}
+        present = state.part("present")
+        if fits := self._fits(present):
+            self._restore(present)
+        else:
+            self._fresh()
+        return len(aside) - len(self._aside) + (not fits)
+
+    def _fits(self, learned: State) -> bool:
+        front = learned.part("front")
+        if self._equalizer:
+            return self._equalizer.serves(front)
+        return not any(name.startswith("front.") for name in front.tensors)
 
     def _present(self) -> State:
         gap = State(tensors={"sum": self._gap.copy()})
@@ -186,8 +217,14 @@ class Alignment:
         self._recenter.restore(state.part("recenter"))
         self._ports.restore(state.part("ports"))
         self._gap = state.part("gap").tensors["sum"].copy()
-        if self._equalizer:
-            self._equalizer.restore(state.part("front"))
+        front = state.part("front")
+        if self._equalizer and front.tensors:
+            self._equalizer.restore(front)
+        elif self._equalizer:  # of an engine that puts nothing there
+            self._equalizer.reset()
+        if self._ports.port < 0 and not (self._equalizer and self._equalizer.candidate):
+            self._ports.withdraw()
+            self._gap = np.zeros_like(self._gap)
 
     def _fresh(self) -> None:
         self._recenter.reset()

@@ -63,6 +63,7 @@ class Equalizer:
         source: Tensors of the bundle's `source` file.
         kernel: Height and width of a patch of the first convolution, which takes a map in; `None` where the filter runs.
         config: How it moves.
+        maps: Whether a map that was learned at another level can be served.
 
     Attributes:
         front: What to serve with; `None` is the identity.
@@ -73,7 +74,12 @@ class Equalizer:
     candidate: Front | None
 
     def __init__(
-        self, source: Mapping[str, NDArray[Any]], kernel: tuple[int, int] | None, config: EqualizeConfig
+        self,
+        source: Mapping[str, NDArray[Any]],
+        kernel: tuple[int, int] | None,
+        config: EqualizeConfig,
+        *,
+        maps: bool = True,
     ) -> None:
         self._axes = source["spectrum.axes"].astype(np.float32)
         self._source = Spectrum(
@@ -82,7 +88,7 @@ class Equalizer:
         height, width = source["spectrum.size"]
         self._size = int(height), int(width)
         self._scale = source["prepare.mean"], source["prepare.std"]
-        self._kernel, self._config = kernel, config
+        self._kernel, self._config, self._maps = kernel, config, maps
         self.reset()
 
     def reset(self) -> None:
@@ -127,6 +133,14 @@ class Equalizer:
         self.moves += 1
         return {"moves": self.moves, "gain_least": float(self._gain.min()), "gain_largest": float(self._gain.max())}
 
+    def serves(self, state: State) -> bool:
+        """Whether what a copy stood in front with can stand there in this engine, too."""
+        return self._maps or "front.blocks" not in state.tensors
+
+    def withdraw(self) -> None:
+        """No candidate any more."""
+        self.candidate = None
+
     def state(self) -> State:
         """A copy, the candidate included."""
         tensors: dict[str, NDArray[Any]] = {"mean": self._mean, "square": self._square, "power": self._power}
@@ -150,7 +164,7 @@ class Equalizer:
     def _restored(self, tensors: Mapping[str, NDArray[Any]]) -> Front | None:
         """Of whichever kind was stored: a state may have been learned at another level."""
         kept = {part: value.copy() for part, value in tensors.items()}
-        if "blocks" in kept:
+        if "blocks" in kept and self._maps:
             return PatchMap(axes=self._axes, **kept)
         return self._filter(**kept) if "gain" in kept else None
 
@@ -172,7 +186,7 @@ class Equalizer:
     def _gains(self, stream: Spectrum) -> tuple[Floats64, Floats64]:
         """Of each channel and band, and of the frames' means per channel."""
         source, config = self._source, self._config
-        usual, now = source.power.mean(), max(float(stream.power.mean()), 1e-12)
+        usual, now = (max(float(each.power.mean()), 1e-12) for each in (source, stream))
         # Each in units of its own: all of a contrast that is gone comes back, and only the shape is held to the floor.
         shape = (source.power / usual + config.floor) / (stream.power / now + config.floor)
         gain = np.clip(np.sqrt(usual / now * shape), 1 / config.clip, config.clip)

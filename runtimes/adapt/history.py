@@ -22,12 +22,12 @@ SERVING = (FACTORY, "recenter", "ports", "tail")  # the factory's encoder, and t
 #: lane -> kinds of events that stand in it; every other kind stands in the lane `OTHER`
 LANES: dict[str, tuple[str, ...]] = {
     "shift, return": ("shift", "return", "another_shift"),
-    "learned": ("port", "tail", "accepted", "serves"),
-    "refused": ("refused", "tail_stopped"),
+    "learned": ("front", "port", "tail", "accepted", "serves"),
+    "refused": ("refused", "tail_stopped", "withdrawn"),
     "snapshot": ("snapshot",),
     "rolled back": ("rollback", "frozen"),
     "quarantined": ("quarantined",),
-    "restart": ("open",),
+    "restart": ("open", "started_again"),
     "budget": ("paused", "resumed", "behind", "caught_up"),
     "trouble": (
         *("failed", "snapshot_failed", "snapshot_skipped", "damaged"),

@@ -79,7 +79,7 @@ class Ports:
         self.values: tuple[Port, ...] = tuple(
             (np.ones(mean.shape, np.float32), np.zeros(mean.shape, np.float32)) for mean, _ in self._source
         )
-        self._drop()
+        self.withdraw()
 
     @property
     def port(self) -> int:
@@ -130,7 +130,7 @@ class Ports:
         if self._port >= 0:
             self.values, self.moves = self.candidate, self.moves + 1
             self._fitted[self._port], self._since[self._port] = self._weight, 0.0
-        self._drop()
+        self.withdraw()
         return True
 
     def fade(self, kept: float) -> None:
@@ -140,7 +140,7 @@ class Ports:
 
     def give_way(self) -> None:
         """Something in front of every port is to move: what is compared next says what that does to all of them."""
-        self._drop()
+        self.withdraw()
         self._port, self.candidate = -1, self.values
 
     def describe(self, port: int) -> dict[str, float]:
@@ -178,7 +178,7 @@ class Ports:
         self.values = tuple((tensors[f"{index}.scale"].copy(), tensors[f"{index}.shift"].copy()) for index in numbers)
         self._weight, self.moves = float(values["weight"]), int(values["moves"])
         self._fitted, self._since = [float(x) for x in values["fitted"]], [float(x) for x in values["since"]]
-        self._drop()
+        self.withdraw()
         if values["compared"]:
             self._port, self._pairs = int(values["port"]), int(values["pairs"])
             self._pair = [tensors[f"{index}.pair"].copy() for index in numbers]
@@ -187,7 +187,8 @@ class Ports:
                 moved = tensors["candidate.scale"].copy(), tensors["candidate.shift"].copy()
                 self.candidate = (*self.values[: self._port], moved, *self.values[self._port + 1 :])
 
-    def _drop(self) -> None:
+    def withdraw(self) -> None:
+        """No candidate any more."""
         self.candidate = None
         self._port, self._pairs = 0, 0
         self._pair = [np.zeros((2, 2, len(mean))) for mean, _ in self._source]  # present, moved; mean, square
@@ -208,7 +209,7 @@ class Ports:
         ratio = np.sqrt((source_variance + _TINY) / (variance + _TINY))
         scale = np.clip(ratio, 1 / self._config.clip, self._config.clip)
         value = scale.astype(np.float32), (source_mean - scale * mean).astype(np.float32)
-        self._drop()
+        self.withdraw()
         self._port, self.candidate = index, (*self.values[:index], value, *self.values[index + 1 :])
 
     def _carry(self, index: int) -> None:

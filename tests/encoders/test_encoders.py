@@ -109,6 +109,15 @@ def test_the_pool_of_conv_small_keeps_positions_when_flat() -> None:
         build_encoder("conv_small", image_spec(64, 64), pool="men")
 
 
+def test_the_stem_of_conv_small_is_as_wide_as_it_is_told() -> None:
+    encoder = build_encoder("conv_small", image_spec(32, 48), stem=7, depth=2)
+    kernels = [module.kernel_size for module in encoder.modules() if isinstance(module, torch.nn.Conv2d)]
+    assert kernels == [(7, 7)] + [(3, 3)] * 7
+    assert encoder(encoder.blank(2)).shape == (2, 128)
+    with pytest.raises(InputError, match="odd number of pixels, not 4"):
+        build_encoder("conv_small", image_spec(32, 48), stem=4)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "size", "stages"),

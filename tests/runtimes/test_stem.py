@@ -79,6 +79,21 @@ def test_int8_constants_are_rounded_anew_with_as_many_steps_as_before():
     assert (np.abs(applied(constants, moved, pixels) - wanted) <= step + 1e-6).all()
 
 
+def test_an_int8_channel_without_weights_keeps_its_bias():
+    factory = {
+        "w": np.zeros((OUT, 3, *KERNEL), np.int8),
+        "s": np.full(OUT, 0.01, np.float32),
+        "b": np.full(OUT, 5000, np.int32),
+        "t": np.full(OUT, 1e-4, np.float32),
+    }
+    factory["w"][0] = 100
+    constants = StemConstants(weight="w", scale="s", bias="b", steps="t", units=(1.0, 1.0, 1.0))
+    quiet = a_map()
+    quiet = PatchMap(axes=quiet.axes, blocks=quiet.blocks * np.float32(1e-9), shift=np.zeros_like(quiet.shift))
+    moved = constants.mapped(factory, quiet)
+    np.testing.assert_allclose(moved["b"] * moved["t"].astype(np.float64), 0.5, rtol=1e-5)
+
+
 def test_a_map_of_other_patches_is_refused():
     constants, factory = float_constants()
     with pytest.raises(BundleError, match="not the constants of a convolution"):

@@ -161,6 +161,29 @@ def test_a_shift_is_remembered_by_what_its_votes_have_on_average():
     np.testing.assert_allclose(world.state().tensors["signature.0"], votes.mean(0), atol=1e-12)
 
 
+def test_two_shifts_beyond_the_clip_are_told_apart_by_how_far_they_go():
+    """All of a frame's way is cut to 8; twelve and thirty-six lie in the same direction."""
+    world, near, far = drift(), 2.4 * NIGHT, 7.2 * NIGHT
+    assert live(world, near, 3) == [0] * 3
+    assert live(world, far, 4, seed=1)[-1] == 1
+    assert world.known == (0, 1)
+    assert live(world, near, 4, seed=2)[-1] == 0
+    other = drift()
+    other.restore(world.state())
+    assert live(other, far, 4, seed=3) == live(world, far, 4, seed=3)
+    same(other.state(), world.state())
+
+
+def test_votes_of_another_shift_make_the_next_frames_worth_a_look():
+    world = drift()
+    live(world, NIGHT, 2)
+    assert not world.suspicious
+    world.vote(frames(BLOCK, 3 * NIGHT, 7))
+    assert world.suspicious
+    world.vote(frames(BLOCK, NIGHT, 8))
+    assert not world.suspicious
+
+
 def test_dusk_takes_its_signature_along():
     world = drift(score_clip=1e9)
     for step in range(80):

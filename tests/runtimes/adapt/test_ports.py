@@ -257,6 +257,40 @@ def test_a_copy_in_the_middle_of_a_comparison_goes_back_exactly(source):
     same(level.state(), other.state())
 
 
+def test_what_moves_in_front_carries_the_statistics_of_every_port(source):
+    """A gain in front of a linear network: 16 pairs carry all that was seen of 200 frames."""
+    level, network = ports(source, window=10**9), Network(relu=False)
+    frames = night(200, 1)
+    level.observe(network.run(frames, level.values))
+    level.give_way()
+    assert level.port == -1
+    middle = ports(source, window=10**9)
+    middle.restore(level.state())
+    for one in (level, middle):
+        assert one.candidate is one.values
+        pairs = night(16, 2)
+        assert one.compare(network.run(pairs, one.values), network.run(1.7 * pairs, one.values))
+        assert (one.candidate, one.moves) == (None, 0)
+        again = network.run(1.7 * frames, one.values)
+        for index in range(2):
+            mean, variance = held(one, index)
+            wanted, spread = statistics(again, index)
+            np.testing.assert_allclose(mean, wanted, atol=0.25)
+            np.testing.assert_allclose(variance, spread, rtol=0.25)
+    same(level.state(), middle.state())
+
+
+def test_faded_statistics_count_for_so_many_votes(source):
+    level, network = ports(source, window=10**9), Network(relu=True)
+    level.observe(network.run(night(200, 1), level.values))
+    before = held(level, 0)[0]
+    level.fade(50)
+    np.testing.assert_array_equal(held(level, 0)[0], before)
+    seen = network.run(night(50, 2) + 3, level.values)
+    level.observe(seen)
+    np.testing.assert_allclose(held(level, 0)[0], (before + seen.means[0].mean(0)) / 2)
+
+
 def test_reset_is_the_factory(source):
     level, network = ports(source), Network(relu=True)
     fresh = level.state()

@@ -226,3 +226,14 @@ def test_reset_is_the_factory():
     level.reset()
     assert level.affine is None
     same(level.state(), fresh)
+
+
+def test_faded_statistics_count_for_so_many_votes():
+    level, *_ = recenter(block=50)
+    level.update(votes(200, at=0.4))
+    before = level.mean.copy()
+    level.fade(50)
+    np.testing.assert_array_equal(level.mean, before)
+    fresh = votes(50, seed=2, at=5.0)
+    level.update(fresh)
+    np.testing.assert_allclose(level.mean, (before + fresh.mean(0)) / 2, rtol=1e-5)
