@@ -228,7 +228,8 @@ def _correct(model: Any, matrix: NDArray[np.float32], shift: NDArray[np.float32]
     moved = operators.add(
         operators.matmul(before, constant(np.ascontiguousarray(matrix)), False, False), constant(shift[None])
     )
-    unit = operators.normalize_l2(moved, constant(np.array([1])), TINY**2, "max")
+    length = operators.reduce_l2(moved, constant(np.array([1])), keep_dims=True)
+    unit = operators.divide(moved, operators.maximum(length, constant(np.array([[TINY]], np.float32))))
     unit.output(0).set_names({"vectors"})
     result.input(0).replace_source_output(unit.output(0))
 
