@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -146,22 +146,27 @@ def source_spectrum(split: Split, frames: NDArray[Any]) -> Arrays:
     source: Arrays = {f"prepare.{part}": getattr(encoder, part).numpy().reshape(-1) for part in ("mean", "std")}
     if isinstance(encoder.resize, Resize):
         source |= {f"prepare.{part}": weights for part, weights in encoder.resize.matrices().items()}
-    images = [prepared(frames[start : start + _AT_ONCE], source) for start in range(0, len(frames), _AT_ONCE)]
-    count, size = len(frames), images[0].shape[2:]
-    pixels = sum(part.size for part in images) / images[0].shape[1]
-    mean = sum(part.sum((0, 2, 3), dtype=np.float64) for part in images) / pixels
-    covariance = (
-        sum(np.einsum("nchw,ndhw->cd", part, part, optimize=True).astype(np.float64) for part in images) / pixels
-    )
-    axes = np.linalg.eigh(covariance - np.outer(mean, mean))[1].T[::-1]
-    seen = [frame_spectra(part, axes) for part in images]
+    count, (height, width) = len(frames), encoder.normalize(encoder.prepare(encoder.blank(1))).shape[2:]
+
+    def images() -> Iterator[NDArray[np.float32]]:
+        """Made again for each look: all of them at once would be most of what an export holds."""
+        for start in range(0, count, _AT_ONCE):
+            yield prepared(frames[start : start + _AT_ONCE], source)
+
+    total, products = np.zeros(3), np.zeros((3, 3))
+    for part in images():
+        total += part.sum((0, 2, 3), dtype=np.float64)
+        products += np.einsum("nchw,ndhw->cd", part, part, optimize=True)
+    pixels = count * height * width
+    axes = np.linalg.eigh(products / pixels - np.outer(total, total) / pixels**2)[1].T[::-1]
+    seen = [frame_spectra(part, axes) for part in images()]
     means = np.concatenate([each for each, _ in seen])
     return source | {
         "spectrum.axes": axes,
         "spectrum.mean": means.mean(0),
         "spectrum.var": means.var(0),
         "spectrum.power": np.sum([power for _, power in seen], 0) / count,
-        "spectrum.size": np.array(size, np.float32),
+        "spectrum.size": np.array([height, width], np.float32),
     }
 
 

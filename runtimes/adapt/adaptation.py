@@ -14,12 +14,12 @@ from edgessl.runtimes.adapt.alignment import Alignment
 from edgessl.runtimes.adapt.config import LearnerConfig
 from edgessl.runtimes.adapt.dependence import Dependence
 from edgessl.runtimes.adapt.drift import Drift
-from edgessl.runtimes.adapt.equalize import Equalizer, Front
+from edgessl.runtimes.adapt.equalize import Equalizer
 from edgessl.runtimes.adapt.guard import Guard
 from edgessl.runtimes.adapt.novelty import Novelty
 from edgessl.runtimes.adapt.replay import Replay
 from edgessl.runtimes.adapt.seen import Seen
-from edgessl.runtimes.adapt.served import Served
+from edgessl.runtimes.adapt.served import Front, Served
 from edgessl.runtimes.adapt.state import State, joined
 from edgessl.runtimes.adapt.trunks import Trunks
 from edgessl.runtimes.encoder import Encoder

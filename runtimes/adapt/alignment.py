@@ -10,10 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgessl.runtimes.adapt.config import LearnerConfig
-from edgessl.runtimes.adapt.equalize import Equalizer, Front
+from edgessl.runtimes.adapt.equalize import Equalizer
 from edgessl.runtimes.adapt.ports import Ports
 from edgessl.runtimes.adapt.recenter import Recenter
-from edgessl.runtimes.adapt.served import Affine
+from edgessl.runtimes.adapt.served import Affine, Front
 from edgessl.runtimes.adapt.state import State, joined
 from edgessl.runtimes.split import Observed, Port
 

@@ -18,13 +18,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from edgessl.runtimes.adapt.served import Front
 from edgessl.runtimes.adapt.state import State
 from edgessl.runtimes.framefilter import FrameFilter
 from edgessl.runtimes.spectrum import Spectrum, frame_spectra, frequencies
 from edgessl.runtimes.stem import PatchMap
 
 Floats64 = NDArray[np.float64]
-Front = PatchMap | FrameFilter  #: what stands in front of the trunk
 _PATCH, _FILTER = ("blocks", "shift"), ("gain", "mean_gain", "shift")  # of each, what is learned
 _RIDGE = 1e-5  # of a pixel's variance, so that a patch without noise can be inverted
 

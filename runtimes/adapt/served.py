@@ -14,6 +14,9 @@ from edgessl.runtimes.split import Port
 from edgessl.runtimes.stem import PatchMap
 
 Floats = NDArray[np.float32]
+Front = (
+    PatchMap | FrameFilter
+)  #: what stands in front of the trunk: a map in its first convolution, or a filter of frames
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,14 +45,14 @@ class Served:
         ports: Their positions; `None` is the identity.
         affine: What recentring does to the vectors; `None` is the identity.
         tail: `weight.NAME` -> value; `None` are the factory's.
-        front: What stands in front of the trunk, a map in its first convolution or a filter of frames; `None` is the identity.
+        front: What stands in front of the trunk; `None` is the identity.
     """
 
     number: int = 0
     ports: tuple[Port, ...] | None = None
     affine: Affine | None = None
     tail: Mapping[str, Floats] | None = None
-    front: PatchMap | FrameFilter | None = None
+    front: Front | None = None
 
     def same(self, other: Served) -> bool:
         """Whether both are made of the very same parts, whatever their numbers."""

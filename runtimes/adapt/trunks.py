@@ -9,7 +9,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from edgessl.bundle import Bundle
-from edgessl.runtimes.adapt.equalize import Front
+from edgessl.runtimes.adapt.served import Front
 from edgessl.runtimes.engines import EngineSettings
 from edgessl.runtimes.framefilter import FrameFilter
 from edgessl.runtimes.split import Observed, Port, Trunk
