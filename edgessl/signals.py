@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -73,6 +74,14 @@ class InputSpec:
         if not np.issubdtype(batch.dtype, np.floating):
             return np.ones(len(batch), dtype=bool)
         return np.asarray(np.isfinite(batch.reshape(len(batch), -1)).all(1))
+
+    def blank(self, batch: NDArray[Any]) -> NDArray[np.bool_]:
+        """Which samples show nothing, `(batch,)`: a covered lens, a camera or a sensor that hangs.
+
+        No channel of a frame differs from one pixel to the next by more than 2 levels of 256, or of a series in time at all.
+        """
+        still = np.ptp(batch, (1, 2)) <= 2 if self.kind == "image" else batch.max(-1) == batch.min(-1)
+        return np.asarray(still.reshape(len(batch), math.prod(still.shape[1:])).all(1))
 
     def to_json(self) -> dict[str, Any]:
         """The fields as plain values; what is not known is left out."""

@@ -26,7 +26,7 @@ LANES: dict[str, tuple[str, ...]] = {
     "refused": ("refused", "tail_stopped", "withdrawn"),
     "snapshot": ("snapshot",),
     "rolled back": ("rollback", "frozen"),
-    "quarantined": ("quarantined",),
+    "quarantined": ("quarantined", "blank"),
     "restart": ("open", "started_again"),
     "budget": ("paused", "resumed", "behind", "caught_up"),
     "trouble": (

@@ -83,6 +83,7 @@ class Learner:
         self._unsaved = 0  # frames observed since the last snapshot
         self._rolled = 0  # the snapshot that a rollback wrote
         self._halfway = False  # learning was left in the middle: what is in memory must not reach the disk
+        self._blank = False  # the last observed frames showed nothing
         self._closed = False
         with ExitStack() as undo:
             self._learned = Adaptation(
@@ -127,6 +128,7 @@ class Learner:
             self.frames += count
             self._unsaved += count
             self._quarantine(count - int(finite.sum()))
+            self._set_apart(watched, batch[part])
             if (rows := finite & watched).any():
                 vectors[part][rows], versions[part][rows] = self._observe(batch[part][rows])
             if (rows := finite & ~watched).any():
@@ -236,6 +238,14 @@ class Learner:
         if frames:
             self._learned.guard.quarantined += frames
             self._say("quarantined", frames=frames, total=self._learned.guard.quarantined)
+
+    def _set_apart(self, watched: NDArray[np.bool_], frames: NDArray[Any]) -> None:
+        """Take frames that show nothing out of those that are observed: they have a vector, and nothing to teach."""
+        blank = self.input.blank(frames[watched])
+        if blank.any() and not self._blank:
+            self._say("blank", frames=int(blank.sum()))
+        self._blank = bool(blank.any()) if len(blank) else self._blank
+        watched[watched] = ~blank
 
     def _snapshot_or_say(self) -> bool:
         try:

@@ -64,6 +64,22 @@ def test_an_empty_batch_of_the_wrong_dtype_is_refused_too() -> None:
         IMAGE.check(np.zeros((0, 5, 7, 3), np.float32))
 
 
+def test_frames_and_windows_that_show_nothing_are_found() -> None:
+    height, width, channels = IMAGE.shape
+    frames = np.zeros((5, height, width, channels), np.uint8)
+    frames[1] = (10, 200, 255)  # one colour
+    frames[2] = np.arange(width, dtype=np.uint8)[:, None] % 3  # a covered lens is not quite still
+    frames[3, 0, 0, 2] = 3
+    frames[4] = np.random.default_rng(0).integers(0, 256, frames[4].shape)
+    assert IMAGE.blank(frames).tolist() == [True, True, True, False, False]
+    windows = np.zeros((3, *SERIES.shape), np.float32)
+    windows[0] += np.arange(len(windows[0]), dtype=np.float32)[:, None]  # each channel hangs at a value of its own
+    windows[1, 0, -1] = 1e-6
+    windows[2, 0, 0] = np.nan
+    assert SERIES.blank(windows).tolist() == [True, False, False]
+    assert IMAGE.blank(frames[:0]).shape == (0,)
+
+
 def test_samples_with_nan_or_infinity_are_found() -> None:
     batch = np.zeros((4, 3, 11), np.float32)
     batch[1, 2, 10], batch[3, 0, 0] = np.nan, -np.inf
