@@ -8,9 +8,10 @@ A learner adapts to corrupted test images (severity 5), 2,048 in batches of 32. 
 
 Harmless: on the 4,096 frames after the fault at most half a point worse than without it. Detected: the learner says so, in
 an event of a kind that it says more often than without the fault, and `frames` is how many frames of the fault had come
-by then. Of `guard` are refused input, quarantine, blank frames, refused candidates, rollbacks, freezing and damaged snapshots; of `drift`
-that the fault looks like another world, where nothing is learned for this one. Every rollback, and every state that is opened
-after its disk was harmed, is held against the snapshot that it went back to, by SHA-256 of all that was learned.
+by then. Of `guard` are refused input, quarantine, blank frames, refused candidates, rollbacks, freezing and damaged
+snapshots; of `drift` that the fault looks like another world, where nothing is learned for this one. Every rollback, and
+every state that is opened after its disk was harmed, is held against the snapshot that it went back to, by SHA-256 of all
+that was learned.
 
 False alarms: see `false_alarms.py`. A clean world that shows one kind of thing for hundreds of frames is another world by
 what drift is judged by; so for correlated orders it is also measured what the alarms cost.
@@ -41,7 +42,17 @@ from edgessl.runtimes.encoder import Encoder
 
 LEAD, STRETCH, AFTER, BATCH = 2048, 1024, 4096, 32
 COST = 0.5  # points
-GUARD = ("input refused", "quarantined", "refused", "rollback", "frozen", "failed", "damaged", "snapshot_failed", "blank")
+GUARD = (
+    "input refused",
+    "quarantined",
+    "refused",
+    "rollback",
+    "frozen",
+    "failed",
+    "damaged",
+    "snapshot_failed",
+    "blank",
+)
 DRIFT = ("shift", "return", "another_shift")
 PLAIN = Fault(issue="none")
 CORRUPTIONS = ("gaussian_noise", "contrast")

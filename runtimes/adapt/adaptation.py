@@ -142,7 +142,7 @@ class Adaptation:
         if self.drift.shifted and self.drift.shift != self._alignment.shift:
             self._turn()
         if self.drift.suspicious:
-            self._attend = max(self._attend, self.drift.config.block)
+            self._attend = max(self._attend, self.drift.block)
         return novel
 
     def embed(self, latents: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from edgessl.errors import BundleError
 from edgessl.runtimes.adapt.displacement import TINY, Floats64, along, bias, near, score_of
-from edgessl.runtimes.adapt.state import State
+from edgessl.runtimes.adapt.pace import Pace
+from edgessl.runtimes.adapt.state import State, joined
 from edgessl.runtimes.split import DRIFT_BLOCK
 
 _FEW_FRAMES = 4  # that make one suspicious
@@ -26,8 +27,11 @@ class DriftConfig:
     """When the world has shifted. Values are ours, from drives over photographs by day and by night.
 
     Attributes:
-        block: Frames whose displacements are averaged; export sets the threshold for this length.
-        least: Frames that must be seen before a shift can be declared, and that are enough for one to have come back.
+        block: Frames whose displacements are averaged; export sets the threshold for this length. Where frames follow each
+            other, as in a video, up to `stretch` times as many: see `pace.Pace`.
+        stretch: A block of 32 frames of a video is one scene, and scenes, not frames, have to average out.
+        least: Frames that must be seen before a shift can be declared, and that are enough for one to have come back; of
+            a video, as many times as many.
         score_clip: Largest squared distance of one frame, in thresholds, so that a single flash is no shift.
         vote_clip: The same of a vote, when it is asked which of the shifts it is of: strong ones differ in how far they go.
         alarm: A block's score above so many thresholds is a shift: a new lap by day reached 1.3 of them, the darkest
@@ -45,6 +49,7 @@ class DriftConfig:
     """
 
     block: int = DRIFT_BLOCK
+    stretch: int = 8
     least: int = 16
     score_clip: float = 16.0
     vote_clip: float = 1024.0
@@ -84,6 +89,8 @@ class Drift:
             raise BundleError(f"the bundle has no {error} to judge drift by; export it again") from error
         self.config = config
         self._bias = bias(self._bank)
+        self._pace = Pace(self.size, config.block, config.stretch)
+        self._vote_pace = Pace(self.size, config.block, config.stretch)
         self._window = np.zeros((0, self.size))  # displacements of the last frames
         self._novel = np.zeros((0, self.size))  # of frames unlike each other, in the block that is not whole
         self._blocks = np.zeros((0, self.size))  # means of the last such blocks
@@ -128,16 +135,27 @@ class Drift:
             return False
         config = self.config
         moved = self._clipped(self._displacement(whitened), config.score_clip)
-        self._window = np.concatenate([self._window, moved])[-config.block :]
+        self._pace.update(moved)
+        self._window = np.concatenate([self._window, moved])[-self.block :]
         before = self.shifted
         if before:
             self.shifted = self.present
-        elif len(self._window) >= config.least:
+        elif len(self._window) >= self.least:
             self.shifted = self._returned() or self._alarmed(moved[novel])
         if self.shifted != before:
             self._votes, self._novel, self._blocks = (np.zeros((0, self.size)) for _ in range(3))
             self._apart = None
         return self.shifted != before
+
+    @property
+    def block(self) -> int:
+        """Frames that are averaged now."""
+        return self.config.block * self._pace.stretch
+
+    @property
+    def least(self) -> int:
+        """Frames that must be seen before a shift is declared now."""
+        return self.config.least * self._pace.stretch
 
     @property
     def confirmed(self) -> int:
@@ -165,8 +183,9 @@ class Drift:
         config, other = self.config, False
         moved = self._clipped(self._displacement(whitened), config.vote_clip)
         self._votes = np.concatenate([self._votes, moved])
-        while len(self._votes) >= config.block:
-            block, self._votes = self._votes[: config.block], self._votes[config.block :]
+        self._vote_pace.update(moved)
+        while len(self._votes) >= (length := config.block * self._vote_pace.stretch):
+            block, self._votes = self._votes[:length], self._votes[length:]
             place, noise = block.mean(0), float(block.var(0, ddof=1).sum()) / config.block
             here, known = self._clipped(block, config.score_clip).mean(0), self._places.get(self.shift)
             if known is None or near(place, known, noise, config.other):
@@ -187,7 +206,9 @@ class Drift:
             tensors["apart"] = self._apart
         counts = {str(number): count for number, count in self._counts.items()}
         values = {"shifted": self.shifted, "shift": self.shift, "next": self._next, "counts": counts}
-        return State(tensors={name: value.copy() for name, value in tensors.items()}, values=values)
+        own = State(tensors={name: value.copy() for name, value in tensors.items()}, values=values)
+        pace = joined({"pace": self._pace.state(), "vote_pace": self._vote_pace.state()})
+        return State(tensors=own.tensors | pace.tensors, values=own.values | pace.values)
 
     def restore(self, state: State) -> None:
         """Go back to a copy."""
@@ -196,6 +217,8 @@ class Drift:
             tensors[name].copy() for name in ("window", "novel", "blocks", "votes")
         )
         self._apart = tensors["apart"].copy() if "apart" in tensors else None
+        self._pace.restore(state.part("pace"))
+        self._vote_pace.restore(state.part("vote_pace"))
         self._counts = {int(number): int(count) for number, count in values["counts"].items()}
         self._signatures = {number: tensors[f"signature.{number}"].copy() for number in self._counts}
         self._places = {
@@ -215,7 +238,7 @@ class Drift:
 
     def _returned(self) -> bool:
         """Whether the last frames have moved along a known shift; the one that they are nearest to is the present one."""
-        last = self._window[-self.config.least :]
+        last = self._window[-self.least :]
         back = [number for number, known in self._signatures.items() if along(last, known) > self.config.enter]
         if back:
             self._window = last  # what was before it must not end it at once
@@ -225,7 +248,7 @@ class Drift:
 
     def _alarmed(self, novel: Floats64) -> bool:
         """Whether there is a shift that nothing is known of; if so, it is the present one."""
-        config, block = self.config, self.config.block
+        config, block = self.config, self.block
         self._novel = np.concatenate([self._novel, novel])
         while len(self._novel) >= block:
             self._blocks = np.concatenate([self._blocks, self._novel[:block].mean(0)[None]])[-config.slow :]

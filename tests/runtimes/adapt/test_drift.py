@@ -12,6 +12,7 @@ SIZE, BLOCK, LEAST = 6, 16, 8
 # Values that these tests rely on, whatever the defaults are; the threshold is 4.
 SET = {
     "block": BLOCK,
+    "stretch": 1,
     "least": LEAST,
     "score_clip": 16.0,
     "alarm": 1.0,
@@ -304,6 +305,25 @@ def test_a_weak_shift_is_seen_by_the_slow_test_only():
 def test_a_weak_shift_once_seen_stays():
     found = live(drift(), 0.23 * NIGHT, 60)
     assert found[4:] == [0] * 56
+
+
+def test_scenes_of_a_video_are_no_shifts_of_their_own():
+    def decisions(stretch):
+        world, found = drift(stretch=stretch), 0
+        scenes = NIGHT + np.random.default_rng(1).normal(0, 4.0, (200, SIZE))
+        for number, scene in enumerate(scenes):
+            seen = frames(BLOCK, scene, seed=number)
+            changed = judge(world, seen)
+            if world.shifted and world.present:
+                changed |= world.vote(seen)
+            found += changed and number >= 40  # it takes some scenes to see that it is a video
+        return found, world
+
+    assert decisions(1)[0] > 20  # a block is a scene, and scenes lie far apart
+    found, world = decisions(8)
+    assert found <= 2
+    assert world.shifted
+    assert world.block == 8 * BLOCK
 
 
 def test_a_parked_camera_never_raises_the_slow_alarm():

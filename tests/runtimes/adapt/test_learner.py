@@ -194,18 +194,18 @@ def test_frames_that_show_nothing_are_served_and_never_learned_from(encoder, tmp
     night = scenes(320, 6, NIGHT)
     covered = np.random.default_rng(0).integers(0, 3, night[:96].shape, np.uint8)
     folders = tmp_path / "with", tmp_path / "without"
-    with encoder.learner(folders[0], level=level, config=QUICK) as learner:
-        with encoder.learner(folders[1], level=level, config=QUICK) as other:
-            for each in (learner, other):
-                each.observe(night[:200])
-            before = {**learner.info()}
-            assert np.isfinite(learner.observe(covered)).all()
-            assert {**learner.info(), "frames": 0} == {**before, "frames": 0}
-            assert [event["frames"] for event in learner.events if event["kind"] == "blank"] == [24]  # said once
-            # What comes then is met as if there had been nothing between.
-            np.testing.assert_array_equal(learner.observe(night[200:]), other.observe(night[200:]))
-            learner.observe(covered[:32])
-            assert kinds(learner).count("blank") == 2
+    first, second = (encoder.learner(folder, level=level, config=QUICK) for folder in folders)
+    with first as learner, second as other:
+        for each in (learner, other):
+            each.observe(night[:200])
+        before = {**learner.info()}
+        assert np.isfinite(learner.observe(covered)).all()
+        assert {**learner.info(), "frames": 0} == {**before, "frames": 0}
+        assert [event["frames"] for event in learner.events if event["kind"] == "blank"] == [24]  # said once
+        # What comes then is met as if there had been nothing between.
+        np.testing.assert_array_equal(learner.observe(night[200:]), other.observe(night[200:]))
+        learner.observe(covered[:32])
+        assert kinds(learner).count("blank") == 2
 
 
 def test_statistics_that_are_not_finite_are_never_learned_from(encoder, tmp_path, scenes):
