@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from edgessl.runtimes.adapt.state import State
 
 _KEPT = 8  # pairs of neighbouring blocks
-_FEWEST = 2
+_FEWEST = 4
 _PER_STRETCH = 1.5  # frames worth an independent one, that a block as it is puts up with; ours
 
 

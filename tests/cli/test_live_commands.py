@@ -30,7 +30,7 @@ def test_adaptation_to_a_camera_ends_gracefully_and_its_state_is_gone_on_with(
     done = edgessl(*words, tmp_path / f"v{ending}", "--log", tmp_path / "events")
     assert done.code == 143, done.talk
     assert "3 vectors of 7" in done.out
-    assert "events: 1 open, 1 snapshot, given 3, dropped 4" in done.out
+    assert "events: 1 open, 1 blank, 1 snapshot, given 3, dropped 4" in done.out
     assert sorted(file.name for file in tmp_path.iterdir()) == ["events", "state", f"v{ending}"]
     done = edgessl(*words, tmp_path / "more.npz", "--count", 2, "--json", "--low-power")
     assert done.code == 0, done.talk
