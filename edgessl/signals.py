@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -81,7 +80,7 @@ class InputSpec:
         No channel of a frame differs from one pixel to the next by more than 2 levels of 256, or of a series in time at all.
         """
         still = np.ptp(batch, (1, 2)) <= 2 if self.kind == "image" else batch.max(-1) == batch.min(-1)
-        return np.asarray(still.reshape(len(batch), math.prod(still.shape[1:])).all(1))
+        return np.asarray(still.all(tuple(range(1, still.ndim))))
 
     def to_json(self) -> dict[str, Any]:
         """The fields as plain values; what is not known is left out."""

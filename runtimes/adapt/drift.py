@@ -206,9 +206,9 @@ class Drift:
             tensors["apart"] = self._apart
         counts = {str(number): count for number, count in self._counts.items()}
         values = {"shifted": self.shifted, "shift": self.shift, "next": self._next, "counts": counts}
-        own = State(tensors={name: value.copy() for name, value in tensors.items()}, values=values)
-        pace = joined({"pace": self._pace.state(), "vote_pace": self._vote_pace.state()})
-        return State(tensors=own.tensors | pace.tensors, values=own.values | pace.values)
+        paces = joined({"pace": self._pace.state(), "vote_pace": self._vote_pace.state()})
+        copies = {name: value.copy() for name, value in tensors.items()}
+        return State(tensors=copies | paces.tensors, values=values | paces.values)
 
     def restore(self, state: State) -> None:
         """Go back to a copy."""

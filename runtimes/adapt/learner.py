@@ -128,11 +128,12 @@ class Learner:
             self.frames += count
             self._unsaved += count
             self._quarantine(count - int(finite.sum()))
-            self._set_apart(watched, batch[part])
-            if (rows := finite & watched).any():
-                vectors[part][rows], versions[part][rows] = self._observe(batch[part][rows])
-            if (rows := finite & ~watched).any():
-                vectors[part][rows], versions[part][rows] = self._serve(batch[part][rows])
+            rows = finite & watched
+            if rows.any():
+                rows[rows] = self._shows(batch[part][rows])
+            for chosen, embed in ((rows, self._observe), (finite & ~rows, self._serve)):
+                if chosen.any():
+                    vectors[part][chosen], versions[part][chosen] = embed(batch[part][chosen])
             if self.frames // self._config.watch_every > (self.frames - count) // self._config.watch_every:
                 self._say("watch", level=self.level, **self._learned.watch())
         return vectors
@@ -239,13 +240,13 @@ class Learner:
             self._learned.guard.quarantined += frames
             self._say("quarantined", frames=frames, total=self._learned.guard.quarantined)
 
-    def _set_apart(self, watched: NDArray[np.bool_], frames: NDArray[Any]) -> None:
-        """Take frames that show nothing out of those that are observed: they have a vector, and nothing to teach."""
-        blank = self.input.blank(frames[watched])
-        if blank.any() and not self._blank:
+    def _shows(self, frames: NDArray[Any]) -> NDArray[np.bool_]:
+        """Which frames `(batch, *sample)` show something: the others have a vector, and nothing to teach."""
+        blank, before = self.input.blank(frames), self._blank
+        self._blank = bool(blank.any())
+        if self._blank and not before:
             self._say("blank", frames=int(blank.sum()))
-        self._blank = bool(blank.any()) if len(blank) else self._blank
-        watched[watched] = ~blank
+        return ~blank
 
     def _snapshot_or_say(self) -> bool:
         try:

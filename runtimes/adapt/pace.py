@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from edgessl.runtimes.adapt.state import State
 
 _KEPT = 8  # pairs of neighbouring blocks
-_FEWEST = 4
+_FEWEST = 4  # of them: with two, a shift right after the start looked like a video
 _PER_STRETCH = 1.5  # frames worth an independent one, that a block as it is puts up with; ours
 
 
@@ -54,9 +54,7 @@ class Pace:
 
     def state(self) -> State:
         """A copy."""
-        return State(
-            tensors={"open": self._open.copy(), "last": self._last.copy(), "factors": self._factors.copy()},
-        )
+        return State(tensors={"open": self._open.copy(), "last": self._last.copy(), "factors": self._factors.copy()})
 
     def restore(self, state: State) -> None:
         """Go back to a copy."""

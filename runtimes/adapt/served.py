@@ -14,9 +14,8 @@ from edgessl.runtimes.split import Port
 from edgessl.runtimes.stem import PatchMap
 
 Floats = NDArray[np.float32]
-Front = (
-    PatchMap | FrameFilter
-)  #: what stands in front of the trunk: a map in its first convolution, or a filter of frames
+#: what stands in front of the trunk: a map in its first convolution, or a filter of frames
+Front = PatchMap | FrameFilter
 
 
 @dataclass(frozen=True, kw_only=True)
