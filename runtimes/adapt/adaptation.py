@@ -157,11 +157,11 @@ class Adaptation:
             What went wrong; empty when nothing did.
         """
         votes = seen.rows(seen.novel)
-        if self.drift.vote(votes.whitened):
-            self._say("another_shift", shift=self.drift.shift, votes=self.votes)
+        if turn := self.drift.vote(votes.whitened):
+            self._say("another_shift", shift=self.drift.shift, votes=self.votes, distance=turn)
             self._attend = self._config.attend
             self._dependence.restart()
-            self._turn()
+            self._turn(near=turn == "near")
             return ""
         self.votes += len(votes.raw)
         if reason := self.guard.collapsing(votes.raw):
@@ -285,7 +285,7 @@ class Adaptation:
         observed = self._trunks.run(front, votes.frames, ports or self._trunks.factory.identity)
         return observed, self._raw(observed.latents)
 
-    def _turn(self) -> None:
+    def _turn(self, *, near: bool = False) -> None:
         """Go on with what was learned of the shift that the world is in."""
-        self._alignment.turn(self.drift.shift, self.drift.known)
+        self._alignment.turn(self.drift.shift, self.drift.known, near=near)
         self.guard.forget_shape()

@@ -153,18 +153,21 @@ class Alignment:
         """What gives the vectors was changed, which moves them `by` `(dim,)`."""
         self._recenter.moved(by)
 
-    def turn(self, shift: int, known: Collection[int]) -> None:
+    def turn(self, shift: int, known: Collection[int], *, near: bool = False) -> None:
         """Lay aside what was learned of one shift, and go on with another where it was left.
 
         Args:
             shift: The one to go on with.
             known: What else is worth keeping.
+            near: Where nothing was learned of it yet, what was learned of the present one is a better start than nothing.
         """
         if self.shift >= 0:
             self._aside[self.shift] = self._present()
         self._aside = {number: state for number, state in self._aside.items() if number in known}
         self.shift, learned = shift, self._aside.pop(shift, None)
-        if learned is None:
+        if learned is None and near:
+            self._inherit()
+        elif learned is None:
             self._fresh()
         else:
             self._restore(learned)
@@ -225,6 +228,17 @@ class Alignment:
         if self._ports.port < 0 and not (self._equalizer and self._equalizer.candidate):
             self._ports.withdraw()
             self._gap = np.zeros_like(self._gap)
+
+    def _inherit(self) -> None:
+        """Serve as before, and learn anew: the statistics are of other frames than those to come."""
+        kept = self._config.inherited
+        self._recenter.fade(kept)
+        self._ports.fade(kept)
+        self._ports.withdraw()
+        if self._equalizer:
+            self._equalizer.fade(kept)
+            self._equalizer.withdraw()
+        self._gap = np.zeros_like(self._gap)
 
     def _fresh(self) -> None:
         self._recenter.reset()

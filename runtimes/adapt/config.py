@@ -30,6 +30,7 @@ class LearnerConfig:
         snapshot_every: Votes between two snapshots.
         watch_every: Frames between two events that say how things stand.
         confirm_ports, confirm_tail: Blocks of votes that must have confirmed a shift before these levels learn from it.
+        inherited: Votes that what was learned of one shift counts for in another that lies near to it.
     """
 
     drift: DriftConfig = field(default_factory=DriftConfig)
@@ -48,6 +49,7 @@ class LearnerConfig:
     watch_every: int = 2048
     confirm_ports: int = 1
     confirm_tail: int = 4
+    inherited: float = 64.0
 
 
 def choose_level(level: str, encoder: Encoder) -> str:

@@ -8,18 +8,23 @@ the source frame that is most like it, and displacements are averaged: scenes ca
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edgessl.errors import BundleError
+from edgessl.runtimes.adapt.change import Block, Change, ChangeConfig
 from edgessl.runtimes.adapt.displacement import TINY, Floats64, along, bias, near, score_of
 from edgessl.runtimes.adapt.pace import Pace
+from edgessl.runtimes.adapt.shifts import Shifts
 from edgessl.runtimes.adapt.state import State, joined
 from edgessl.runtimes.split import DRIFT_BLOCK
 
 _FEW_FRAMES = 4  # that make one suspicious
+#: where votes turn out to be: in the present shift, in one near to it, in one far from it
+Turn = Literal["", "near", "far"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,6 +51,7 @@ class DriftConfig:
         other: Two blocks of votes in a row that lie further from the present shift than this share of the shorter of
             both, squared, are of another one.
         known: Shifts that are remembered.
+        change: When many blocks say that it is another one that lies nearer.
     """
 
     block: int = DRIFT_BLOCK
@@ -61,6 +67,7 @@ class DriftConfig:
     order: float = 0.25
     other: float = 0.5
     known: int = 16
+    change: ChangeConfig = field(default_factory=ChangeConfig)
 
 
 class Drift:
@@ -72,7 +79,6 @@ class Drift:
 
     Attributes:
         shifted: Whether it has.
-        shift: Number of the shift that the world is in, or was in last; -1 before the first.
 
     Raises:
         BundleError: The bundle has no drift reference.
@@ -90,25 +96,25 @@ class Drift:
         self.config = config
         self._bias = bias(self._bank)
         self._pace = Pace(self.size, config.block, config.stretch)
+        self._change = Change(config.change)
         self._vote_pace = Pace(self.size, config.block, config.stretch)
         self._window = np.zeros((0, self.size))  # displacements of the last frames
         self._novel = np.zeros((0, self.size))  # of frames unlike each other, in the block that is not whole
         self._blocks = np.zeros((0, self.size))  # means of the last such blocks
         self._votes = np.zeros((0, self.size))  # displacements of votes, in the block that is not whole; hardly clipped
         self._apart: Floats64 | None = None  # mean of the last block of votes, where it was not of the present shift
-        self._signatures: dict[int, Floats64] = {}  # mean displacement of each known shift
-        self._places: dict[
-            int, Floats64
-        ] = {}  # the same of votes, hardly clipped: two strong shifts differ in that alone
-        self._counts: dict[int, int] = {}  # blocks of votes in it
-        self._next = 0
-        self.shift = -1
+        self._shifts = Shifts(config.known)
         self.shifted = False
 
     @property
     def size(self) -> int:
         """Length of a whitened statistic."""
         return len(self._whiten)
+
+    @property
+    def shift(self) -> int:
+        """Number of the shift that the world is in, or was in last; -1 before the first."""
+        return self._shifts.present
 
     @property
     def score(self) -> float:
@@ -118,7 +124,7 @@ class Drift:
     @property
     def known(self) -> tuple[int, ...]:
         """Numbers of the shifts that are remembered."""
-        return tuple(self._signatures)
+        return tuple(self._shifts.signatures)
 
     def whitened(self, statistic: Floats64) -> Floats64:
         """Statistics `(batch, 2 channels)` in units of the source's spread, `(batch, size)`."""
@@ -145,6 +151,7 @@ class Drift:
         if self.shifted != before:
             self._votes, self._novel, self._blocks = (np.zeros((0, self.size)) for _ in range(3))
             self._apart = None
+            self._change.restart(self.shift)
         return self.shifted != before
 
     @property
@@ -160,71 +167,78 @@ class Drift:
     @property
     def confirmed(self) -> int:
         """Blocks of votes that were of the present shift."""
-        return self._counts.get(self.shift, 0)
+        return self._shifts.counts.get(self.shift, 0)
 
     @property
     def present(self) -> bool:
         """Whether the block still lies along the present shift; one that is half night and half day teaches nothing."""
-        signature = self._signatures.get(self.shift)
+        signature = self._shifts.signature
         return signature is not None and not along(self._window, signature) < self.config.leave
 
     @property
     def suspicious(self) -> bool:
         """Whether the last few frames look as if something had changed: all are worth a look then."""
         few = self._window[-_FEW_FRAMES:]
-        if self.shifted and self._apart is not None:  # the last votes were of another shift, or of a strange place
+        if self.shifted and (self._apart is not None or self._change.suspicious):  # the last votes lay elsewhere
             return True
         if self.shifted:
-            return along(few, self._signatures[self.shift]) < self.config.enter
+            return along(few, self._shifts.signatures[self.shift]) < self.config.enter
         return score_of(few) > 2 * self.config.alarm * self.threshold
 
-    def vote(self, whitened: Floats64) -> bool:
-        """Take in votes of the present shift; true when they turn out to be of another one, the present from now on."""
-        config, other = self.config, False
+    def vote(self, whitened: Floats64) -> Turn:
+        """Take in votes of the present shift; says so when they turn out to be of another one, the present from now on."""
+        config = self.config
+        turn: Turn = ""
         moved = self._clipped(self._displacement(whitened), config.vote_clip)
         self._votes = np.concatenate([self._votes, moved])
         self._vote_pace.update(moved)
         while len(self._votes) >= (length := config.block * self._vote_pace.stretch):
             block, self._votes = self._votes[:length], self._votes[length:]
             place, noise = block.mean(0), float(block.var(0, ddof=1).sum()) / config.block
-            here, known = self._clipped(block, config.score_clip).mean(0), self._places.get(self.shift)
+            here, known = self._clipped(block, config.score_clip).mean(0), self._shifts.places.get(self.shift)
             if known is None or near(place, known, noise, config.other):
-                self._follow(here, place)
+                self._apart = None
+                self._shifts.follow(here, place)
+                if elsewhere := self._change.update(self.shift, Block(here, place, noise)):
+                    before = self._change.before
+                    self._shifts.put(*before[self.shift][:2])  # the last blocks were of another one
+                    self._move_on(elsewhere, {n: one.place for n, one in before.items()}, config.change.share)
+                    turn = "near"
             elif self._apart is None:
                 self._apart = place
             else:
-                self._move_on(here, (place + self._apart) / 2, noise / 2)
-                other = True
-        return other
+                self._move_on(Block(here, (place + self._apart) / 2, noise / 2), self._shifts.places, config.other)
+                turn = "far"
+        return turn
 
     def state(self) -> State:
         """A copy."""
         tensors = {"window": self._window, "novel": self._novel, "blocks": self._blocks, "votes": self._votes}
-        tensors |= {f"signature.{number}": signature for number, signature in self._signatures.items()}
-        tensors |= {f"place.{number}": place for number, place in self._places.items()}
         if self._apart is not None:
             tensors["apart"] = self._apart
-        counts = {str(number): count for number, count in self._counts.items()}
-        values = {"shifted": self.shifted, "shift": self.shift, "next": self._next, "counts": counts}
-        paces = joined({"pace": self._pace.state(), "vote_pace": self._vote_pace.state()})
+        others = joined(
+            {
+                "pace": self._pace.state(),
+                "vote_pace": self._vote_pace.state(),
+                "shifts": self._shifts.state(),
+                "change": self._change.state(),
+            }
+        )
         copies = {name: value.copy() for name, value in tensors.items()}
-        return State(tensors=copies | paces.tensors, values=values | paces.values)
+        return State(tensors=copies | others.tensors, values={"shifted": self.shifted} | others.values)
 
     def restore(self, state: State) -> None:
         """Go back to a copy."""
-        tensors, values = state.tensors, state.values
+        tensors = state.tensors
         self._window, self._novel, self._blocks, self._votes = (
             tensors[name].copy() for name in ("window", "novel", "blocks", "votes")
         )
         self._apart = tensors["apart"].copy() if "apart" in tensors else None
         self._pace.restore(state.part("pace"))
         self._vote_pace.restore(state.part("vote_pace"))
-        self._counts = {int(number): int(count) for number, count in values["counts"].items()}
-        self._signatures = {number: tensors[f"signature.{number}"].copy() for number in self._counts}
-        self._places = {
-            number: tensors[f"place.{number}"].copy() for number in self._counts if f"place.{number}" in tensors
-        }
-        self.shifted, self.shift, self._next = bool(values["shifted"]), int(values["shift"]), int(values["next"])
+        self._shifts.restore(state.part("shifts"))
+        self._change.restore(state.part("change"))
+        self.shifted = bool(state.values["shifted"])
 
     def _displacement(self, whitened: Floats64) -> Floats64:
         """From the nearest source frame, `(batch, size)`, less what the source's own frames have on average."""
@@ -238,12 +252,11 @@ class Drift:
 
     def _returned(self) -> bool:
         """Whether the last frames have moved along a known shift; the one that they are nearest to is the present one."""
-        last = self._window[-self.least :]
-        back = [number for number, known in self._signatures.items() if along(last, known) > self.config.enter]
+        last, known = self._window[-self.least :], self._shifts.signatures
+        back = {number: one for number, one in known.items() if along(last, one) > self.config.enter}
         if back:
             self._window = last  # what was before it must not end it at once
-            here = last.mean(0)
-            self.shift = min(back, key=lambda number: float(np.square(here - self._signatures[number]).sum()))
+            self._shifts.nearest(last.mean(0), back)
         return bool(back)
 
     def _alarmed(self, novel: Floats64) -> bool:
@@ -253,47 +266,25 @@ class Drift:
         while len(self._novel) >= block:
             self._blocks = np.concatenate([self._blocks, self._novel[:block].mean(0)[None]])[-config.slow :]
             self._novel = self._novel[block:]
-        last = self._signatures.get(self.shift)
+        last = self._shifts.signature
         least = 0.0 if last is None else config.order * float((last**2).mean())
         weak = score_of(self._blocks) if len(self._blocks) == config.slow else 0.0
         for score, times, seen in ((self.score, config.alarm, self._window), (weak, config.slow_alarm, self._blocks)):
             if score > max(times * self.threshold, least if seen is self._window else 0.0):
-                self._find(seen.mean(0))
+                here = seen.mean(0)
+                if not self._shifts.choose(here, self._shifts.signatures, 0.0, config.other):
+                    self._know(here)
+                self._apart = None
                 return True
         return False
 
-    def _move_on(self, here: Floats64, place: Floats64, noise: float) -> None:
+    def _move_on(self, votes: Block, places: Mapping[int, Floats64], share: float) -> None:
         """Make the known shift whose votes lay where these lie the present one, or make it known."""
-        others = {number: known for number, known in self._places.items() if number != self.shift}
-        if not self._is_known(place, others, noise):
-            self._know(here)
-            self._places[self.shift] = place
-
-    def _find(self, here: Floats64) -> None:
-        """Make the known shift that `here` is of the present one, or make it known."""
-        if not self._is_known(here, self._signatures, 0.0):
-            self._know(here)
-
-    def _is_known(self, here: Floats64, known: Mapping[int, Floats64], noise: float) -> bool:
+        others = {number: place for number, place in places.items() if number != self.shift}
+        if not self._shifts.choose(votes.place, others, votes.noise, share):
+            self._know(votes.here, votes.place)
         self._apart = None
-        found = [number for number, one in known.items() if near(here, one, noise, self.config.other)]
-        if found:
-            self.shift = min(found, key=lambda number: float(np.square(here - known[number]).sum()))
-        return bool(found)
 
-    def _know(self, here: Floats64) -> None:
-        self.shift, self._next = self._next, self._next + 1
-        self._signatures[self.shift], self._counts[self.shift] = here, 0
-        if len(self._signatures) > self.config.known:  # the one that was confirmed least makes room
-            others = (number for number in self._signatures if number != self.shift)
-            least = min(others, key=lambda number: (self._counts[number], number))
-            del self._signatures[least], self._counts[least]
-            self._places.pop(least, None)
-
-    def _follow(self, here: Floats64, place: Floats64) -> None:
-        """A mean at first, then slowly forgetting: dusk moves a shift."""
-        self._apart = None
-        self._counts[self.shift] += 1
-        rate = max(0.1, 1 / self._counts[self.shift])
-        self._signatures[self.shift] = (1 - rate) * self._signatures[self.shift] + rate * here
-        self._places[self.shift] = (1 - rate) * self._places.get(self.shift, place) + rate * place
+    def _know(self, here: Floats64, place: Floats64 | None = None) -> None:
+        self._shifts.know(here, place)
+        self._change.forget(self.known)

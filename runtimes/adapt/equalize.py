@@ -138,6 +138,11 @@ class Equalizer:
         """Whether what a copy stood in front with can stand there in this engine, too."""
         return self._maps or "front.blocks" not in state.tensors
 
+    def fade(self, kept: float) -> None:
+        """Statistics count for so many votes at most from now on: they are of other frames than those to come."""
+        if self._weight > kept:
+            self._weight, self._fitted = kept, 0.0
+
     def withdraw(self) -> None:
         """No candidate any more."""
         self.candidate = None

@@ -112,6 +112,22 @@ def test_few_votes_move_it_less(source):
     assert np.abs(np.log(careful.gain)).mean() < 0.5 * np.abs(np.log(trusted.gain)).mean()
 
 
+def test_faded_statistics_count_for_so_many_votes(source):
+    """And what follows from them is looked at again at once."""
+    long, short = (Equalizer(source, None, EqualizeConfig()) for _ in range(2))
+    for equalizer, count in ((long, 600), (short, 50)):
+        equalizer.observe(np.repeat(images(1, 20), count, axis=0))
+        equalizer.serve()
+    long.fade(50)
+    for equalizer in (long, short):
+        equalizer.observe(2 * images(30, 21))
+    np.testing.assert_allclose(long.state().tensors["power"], short.state().tensors["power"], rtol=1e-5)
+    assert long.state().values["weight"] == short.state().values["weight"] == 80
+    assert long.candidate is not None
+    long.fade(500)  # more than there are
+    assert long.state().values["weight"] == 80
+
+
 @pytest.mark.parametrize("kernel", [KERNEL, None])
 def test_a_copy_goes_on_as_if_nothing_had_been(source, kernel):
     one, other = (Equalizer(source, kernel, EqualizeConfig()) for _ in range(2))

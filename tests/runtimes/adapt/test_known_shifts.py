@@ -27,7 +27,7 @@ def test_a_shift_is_remembered_by_what_its_votes_have_on_average():
     world = drift()
     judge(world, frames(BLOCK, NIGHT))
     world.vote(votes)
-    np.testing.assert_allclose(world.state().tensors["signature.0"], votes.mean(0), atol=1e-12)
+    np.testing.assert_allclose(world.state().tensors["shifts.signature.0"], votes.mean(0), atol=1e-12)
 
 
 def test_two_shifts_beyond_the_clip_are_told_apart_by_how_far_they_go():
@@ -59,7 +59,7 @@ def test_dusk_takes_its_signature_along():
         live(world, NIGHT * (1 + step / 40), 1, seed=step)
     assert world.known == (0,)
     assert world.shifted
-    assert world.state().tensors["signature.0"].mean() > 2.5 * NIGHT[0]  # of 3; the mean of all is 2
+    assert world.state().tensors["shifts.signature.0"].mean() > 2.5 * NIGHT[0]  # of 3; the mean of all is 2
 
 
 @pytest.mark.parametrize(("number", "at"), [(0, NIGHT), (1, FOG), (2, RAIN)])

@@ -59,6 +59,25 @@ def test_a_shift_that_is_new_starts_from_the_factory(learner, scenes):
     assert (learner.served.ports, learner.served.affine) == (None, None)
 
 
+def test_a_shift_that_lies_near_goes_on_from_what_serves(learner, scenes):
+    """And learns anew: what it knows counts for so many votes."""
+    observe(learner, scenes(256, 6, NIGHT))
+    alignment, kept = learner._learned._alignment, CONFIG.inherited
+    before, was = alignment.state(), (alignment.ports, alignment.front, alignment.affine)
+    weights = {"recenter": "weight", "ports": "weight", "front": "weight"}
+    assert all(before.part("present").part(part).values[name] > kept for part, name in weights.items())
+    alignment.turn(7, {0, 7}, near=True)
+    assert was == (alignment.ports, alignment.front, alignment.affine)
+    now = alignment.state()
+    assert {part: now.part("present").part(part).values[name] for part, name in weights.items()} == dict.fromkeys(
+        weights, kept
+    )
+    assert (now.values["shift"], now.values["aside"]) == (7, [0])
+    alignment.turn(0, {0, 7})  # the one that it came from is as it was
+    for name, value in before.part("present").tensors.items():
+        np.testing.assert_array_equal(alignment.state().part("present").tensors[name], value, err_msg=name)
+
+
 def test_what_moves_in_the_trunk_takes_the_running_statistics_along(learner, scenes, monkeypatch):
     """By as much as frames of the night move, on average."""
     learned, moves = learner._learned, []

@@ -1,0 +1,150 @@
+"""Whether the votes of one shift have come to lie elsewhere: rain that turns into sleet, a lens that fogs up further.
+
+A block of votes that lies far from the shift's others is told at once (`drift.py`). What is nearer than one block scatters
+needs several: the mean of the last ones against the mean of those before them, which is a two-sample test of the mean.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+from edgessl.runtimes.adapt.displacement import Floats64, near
+from edgessl.runtimes.adapt.state import State
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChangeConfig:
+    """When it has changed. Values are ours, from corruptions of several severities that follow each other.
+
+    Attributes:
+        blocks: The last ones, which are compared with those before.
+        before: Of those there must be so many at least.
+        memory: Blocks that the mean of those before remembers.
+        share: Further apart than this share of the shorter of both, squared, is a change.
+    """
+
+    blocks: int = 16
+    before: int = 4
+    memory: int = 16
+    share: float = 0.2
+
+
+class Block(NamedTuple):
+    """Where votes lie.
+
+    Attributes:
+        here: Their mean displacement, clipped, `(dim,)`.
+        place: The same, hardly clipped.
+        noise: Squared error of `place`.
+    """
+
+    here: Floats64
+    place: Floats64
+    noise: float
+
+
+class Change:
+    """The last blocks of votes of the present shift, and where those before them lay, shift by shift.
+
+    Args:
+        config: When it has changed.
+
+    Attributes:
+        suspicious: Whether the last block may be the first of a change.
+    """
+
+    def __init__(self, config: ChangeConfig) -> None:
+        self._config = config
+        self._recent: list[Block] = []
+        self._before: dict[int, Block] = {}
+        self._counts: dict[int, int] = {}  # blocks that were before the last ones
+        self._shift = -1
+        self.suspicious = False
+
+    @property
+    def before(self) -> dict[int, Block]:
+        """Where the votes of each shift lay, but the last ones; of shifts of which there were enough."""
+        return {number: one for number, one in self._before.items() if self._enough(number)}
+
+    def update(self, shift: int, block: Block) -> Block | None:
+        """Take in a block of votes.
+
+        Args:
+            shift: The one that the world is in.
+            block: The votes.
+
+        Returns:
+            Where the last blocks lie, once that is elsewhere.
+        """
+        config = self._config
+        if shift != self._shift:
+            self.restart(shift)
+        self._recent.append(block)
+        if len(self._recent) > config.blocks:
+            self._keep(self._recent.pop(0))
+        if not self._enough(shift):
+            return None
+        known = self._before[shift]
+        self.suspicious = not near(block.place, known.place, block.noise, config.share)
+        if len(self._recent) < config.blocks:
+            return None
+        here, places = (np.stack(part) for part in list(zip(*self._recent, strict=True))[:2])
+        scatter = float(
+            places.var(0, ddof=1).sum()
+        )  # of blocks, which in a video are hardly less like each other than scenes
+        last = Block(here.mean(0), places.mean(0), scatter / len(places))
+        noise = last.noise + scatter / min(self._counts[shift], config.memory)
+        clear = float(np.square(last.place - known.place).sum()) > 2 * noise
+        if not clear or near(last.place, known.place, noise, config.share):
+            return None
+        self.restart(shift)
+        return last
+
+    def restart(self, shift: int) -> None:
+        """The next block is the first of a stretch in this shift."""
+        self._shift, self._recent, self.suspicious = shift, [], False
+
+    def forget(self, known: Collection[int]) -> None:
+        """Nothing is kept of shifts that are not known any more."""
+        self._before = {number: one for number, one in self._before.items() if number in known}
+        self._counts = {number: count for number, count in self._counts.items() if number in known}
+
+    def state(self) -> State:
+        """A copy."""
+        parts = {f"recent.{place}": block for place, block in enumerate(self._recent)}
+        parts |= {f"before.{number}": block for number, block in self._before.items()}
+        tensors = {
+            f"{name}.{part}": getattr(one, part).copy() for name, one in parts.items() for part in ("here", "place")
+        }
+        noise = {name: one.noise for name, one in parts.items()}
+        counts = {str(number): count for number, count in self._counts.items()}
+        own = {"shift": self._shift, "suspicious": self.suspicious, "counts": counts, "noise": noise}
+        return State(tensors=tensors, values=own)
+
+    def restore(self, state: State) -> None:
+        """Go back to a copy."""
+        values = state.values
+
+        def block(name: str) -> Block:
+            here, place = (state.tensors[f"{name}.{part}"].copy() for part in ("here", "place"))
+            return Block(here, place, float(values["noise"][name]))
+
+        self._shift, self.suspicious = int(values["shift"]), bool(values["suspicious"])
+        self._counts = {int(number): int(count) for number, count in values["counts"].items()}
+        self._before = {number: block(f"before.{number}") for number in self._counts}
+        recent = sum(name.startswith("recent.") for name in values["noise"])
+        self._recent = [block(f"recent.{place}") for place in range(recent)]
+
+    def _enough(self, shift: int) -> bool:
+        return self._counts.get(shift, 0) >= self._config.before
+
+    def _keep(self, block: Block) -> None:
+        shift = self._shift
+        count = self._counts[shift] = self._counts.get(shift, 0) + 1
+        known, rate = self._before.get(shift, block), max(1 / count, 1 / self._config.memory)
+        here, place = ((1 - rate) * old + rate * new for old, new in zip(known[:2], block[:2], strict=True))
+        self._before[shift] = Block(here, place, (1 - rate) * known.noise + rate * block.noise)
