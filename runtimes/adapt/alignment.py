@@ -143,10 +143,7 @@ class Alignment:
 
     def _withdrawn(self, port: int) -> Move:
         """A candidate that gives nothing finite waits no longer."""
-        self._ports.withdraw()
-        if self._equalizer:
-            self._equalizer.withdraw()
-        self._gap = np.zeros_like(self._gap)
+        self._drop_candidate()
         return Move(kind="withdrawn", numbers={"port": port}, by=self._gap)
 
     def moved(self, by: NDArray[np.floating]) -> None:
@@ -234,9 +231,13 @@ class Alignment:
         kept = self._config.inherited
         self._recenter.fade(kept)
         self._ports.fade(kept)
-        self._ports.withdraw()
         if self._equalizer:
             self._equalizer.fade(kept)
+        self._drop_candidate()
+
+    def _drop_candidate(self) -> None:
+        self._ports.withdraw()
+        if self._equalizer:
             self._equalizer.withdraw()
         self._gap = np.zeros_like(self._gap)
 

@@ -33,12 +33,22 @@ class ChangeConfig:
     share: float = 0.2
 
 
-class Block(NamedTuple):
+class Lie(NamedTuple):
     """Where votes lie.
 
     Attributes:
         here: Their mean displacement, clipped, `(dim,)`.
         place: The same, hardly clipped.
+    """
+
+    here: Floats64
+    place: Floats64
+
+
+class Block(NamedTuple):
+    """A block of votes, or several: as `Lie`, and how well that is known.
+
+    Attributes:
         noise: Squared error of `place`.
     """
 
@@ -59,14 +69,14 @@ class Change:
 
     def __init__(self, config: ChangeConfig) -> None:
         self._config = config
-        self._recent: list[Block] = []
-        self._before: dict[int, Block] = {}
+        self._recent: list[Lie] = []
+        self._before: dict[int, Lie] = {}
         self._counts: dict[int, int] = {}  # blocks that were before the last ones
         self._shift = -1
         self.suspicious = False
 
     @property
-    def before(self) -> dict[int, Block]:
+    def before(self) -> dict[int, Lie]:
         """Where the votes of each shift lay, but the last ones; of shifts of which there were enough."""
         return {number: one for number, one in self._before.items() if self._enough(number)}
 
@@ -83,7 +93,7 @@ class Change:
         config = self._config
         if shift != self._shift:
             self.restart(shift)
-        self._recent.append(block)
+        self._recent.append(Lie(block.here, block.place))
         if len(self._recent) > config.blocks:
             self._keep(self._recent.pop(0))
         if not self._enough(shift):
@@ -92,10 +102,9 @@ class Change:
         self.suspicious = not near(block.place, known.place, block.noise, config.share)
         if len(self._recent) < config.blocks:
             return None
-        here, places = (np.stack(part) for part in list(zip(*self._recent, strict=True))[:2])
-        scatter = float(
-            places.var(0, ddof=1).sum()
-        )  # of blocks, which in a video are hardly less like each other than scenes
+        here, places = (np.stack(part) for part in zip(*self._recent, strict=True))
+        # Of the blocks themselves: in a video they are hardly more like each other than scenes.
+        scatter = float(places.var(0, ddof=1).sum())
         last = Block(here.mean(0), places.mean(0), scatter / len(places))
         noise = last.noise + scatter / min(self._counts[shift], config.memory)
         clear = float(np.square(last.place - known.place).sum()) > 2 * noise
@@ -120,31 +129,27 @@ class Change:
         tensors = {
             f"{name}.{part}": getattr(one, part).copy() for name, one in parts.items() for part in ("here", "place")
         }
-        noise = {name: one.noise for name, one in parts.items()}
         counts = {str(number): count for number, count in self._counts.items()}
-        own = {"shift": self._shift, "suspicious": self.suspicious, "counts": counts, "noise": noise}
+        own = {"shift": self._shift, "suspicious": self.suspicious, "counts": counts, "recent": len(self._recent)}
         return State(tensors=tensors, values=own)
 
     def restore(self, state: State) -> None:
         """Go back to a copy."""
         values = state.values
 
-        def block(name: str) -> Block:
-            here, place = (state.tensors[f"{name}.{part}"].copy() for part in ("here", "place"))
-            return Block(here, place, float(values["noise"][name]))
+        def lie(name: str) -> Lie:
+            return Lie(*(state.tensors[f"{name}.{part}"].copy() for part in ("here", "place")))
 
         self._shift, self.suspicious = int(values["shift"]), bool(values["suspicious"])
         self._counts = {int(number): int(count) for number, count in values["counts"].items()}
-        self._before = {number: block(f"before.{number}") for number in self._counts}
-        recent = sum(name.startswith("recent.") for name in values["noise"])
-        self._recent = [block(f"recent.{place}") for place in range(recent)]
+        self._before = {number: lie(f"before.{number}") for number in self._counts}
+        self._recent = [lie(f"recent.{place}") for place in range(int(values["recent"]))]
 
     def _enough(self, shift: int) -> bool:
         return self._counts.get(shift, 0) >= self._config.before
 
-    def _keep(self, block: Block) -> None:
+    def _keep(self, block: Lie) -> None:
         shift = self._shift
         count = self._counts[shift] = self._counts.get(shift, 0) + 1
         known, rate = self._before.get(shift, block), max(1 / count, 1 / self._config.memory)
-        here, place = ((1 - rate) * old + rate * new for old, new in zip(known[:2], block[:2], strict=True))
-        self._before[shift] = Block(here, place, (1 - rate) * known.noise + rate * block.noise)
+        self._before[shift] = Lie(*((1 - rate) * old + rate * new for old, new in zip(known, block, strict=True)))

@@ -201,7 +201,7 @@ class Drift:
                 self._shifts.follow(here, place)
                 if elsewhere := self._change.update(self.shift, Block(here, place, noise)):
                     before = self._change.before
-                    self._shifts.put(*before[self.shift][:2])  # the last blocks were of another one
+                    self._shifts.put(*before[self.shift])  # the last blocks were of another one
                     self._move_on(elsewhere, {n: one.place for n, one in before.items()}, config.change.share)
                     turn = "near"
             elif self._apart is None:
