@@ -84,6 +84,7 @@ def _wanted(role: str, spec: InputSpec, dim: int, split: Mapping[str, Any]) -> d
     }
     for index, size in enumerate(channels):
         wanted |= {f"port{index}.{part}": ("f", (size,)) for part in ("mean", "var")}
+        wanted[f"port{index}.covariance"] = ("f", (size, size))
     if stem := split.get("stem", {}):
         wanted |= {f"spectrum.{part}": ("f", (3,)) for part in ("mean", "var")}
         wanted |= {"spectrum.axes": ("f", (3, 3)), "spectrum.power": ("f", (3, "v", "u")), "spectrum.size": ("f", (2,))}

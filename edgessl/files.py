@@ -38,12 +38,19 @@ def sync_folder(folder: Path) -> None:
 
 def write_atomic(path: Path, content: bytes) -> None:
     """Write `content` beside `path`, flush it, then rename: `path` is always whole."""
+    with replacing(path) as temporary:
+        temporary.write_bytes(content)
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A file beside `path` to write into; when that is done it is flushed and renamed: `path` is always whole."""
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".partial")
+    os.close(handle)
     temporary = Path(name)
     try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-            file.flush()
+        yield temporary
+        with temporary.open("rb+") as file:
             os.fsync(file.fileno())
         temporary.chmod(0o644)  # mkstemp makes files that only their owner reads
         temporary.replace(path)

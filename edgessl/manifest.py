@@ -134,13 +134,14 @@ def check_facts(manifest: dict[str, Any]) -> None:
     _table(_table(manifest, "provenance"), "checkpoint")
     for port in split.get("ports", []):
         size_of("channels", port["channels"])
+        if not isinstance(port.get("products", False), bool):
+            raise TypeError(f"products of a port are {port['products']!r}")
     for file, ports in _table(split, "folds").items():
         if len(ports) != len(split["ports"]):
             raise ValueError(f"folds of {file} are {len(ports)}, of {len(split['ports'])} ports")
         for port in ports:
-            names = [*port["scaled"], port["bias"], port["steps"]]
-            if not all(isinstance(name, str) for name in names) or not port["bias"] or not port["scaled"]:
-                raise TypeError(f"folds of {file} name {names!r}")
+            if "scaled" not in port:  # else an older bundle's, which nobody reads
+                _check_constants(f"folds of {file} name", port)
     _check_stem(_table(split, "stem"))
     for size in split.get("latent", []):
         size_of("latent", size)
@@ -149,6 +150,13 @@ def check_facts(manifest: dict[str, Any]) -> None:
     for name in ("batch", "anchors"):
         size_of(name, step.get(name, 1))
     count_of("space_revision", manifest.get("space_revision", 0))
+
+
+def _check_constants(what: str, constants: dict[str, Any]) -> None:
+    """Names of a convolution's constants; it has weights and a bias."""
+    names = [constants[part] for part in ("weight", "scale", "bias", "steps")]
+    if not all(isinstance(name, str) for name in names) or not constants["weight"] or not constants["bias"]:
+        raise TypeError(f"{what} {names!r}")
 
 
 def _check_stem(stem: dict[str, Any]) -> None:
@@ -162,9 +170,7 @@ def _check_stem(stem: dict[str, Any]) -> None:
     if stem["prepare"] not in (["mean", "std"], ["mean", "std", "rows", "columns"]):
         raise ValueError(f"the stem's frames are prepared with {stem['prepare']!r}")
     for file, constants in _table(stem, "constants").items():
-        names = [constants[part] for part in ("weight", "scale", "bias", "steps")]
-        if not all(isinstance(name, str) for name in names) or not constants["weight"] or not constants["bias"]:
-            raise TypeError(f"the stem of {file} names {names!r}")
+        _check_constants(f"the stem of {file} names", constants)
         units = constants["units"]
         if len(units) != 3 or not all(isinstance(unit, float) and isfinite(unit) and unit for unit in units):
             raise ValueError(f"the stem of {file} is in units of {units!r}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -19,9 +20,10 @@ from edgessl.export.statistics import source_statistics
 from edgessl.export.stem import source_spectrum
 from edgessl.export.tail import write_tail
 from edgessl.export.train_step import Step, step_facts, step_parity, write_step
-from edgessl.runtimes.split import Tail, Trunk
+from edgessl.runtimes.split import Observed, Tail, Trunk
 
 ENGINE = "onnxruntime"
+_AT_ONCE = 64  # frames whose products are taken together
 PORT_BOUND = 1e-3  #: largest difference of a latent or statistic, over the largest of them
 
 
@@ -49,8 +51,12 @@ def check_ports(split: Split, draft: Draft) -> None:
         given = trunk.run(frames, ports)
     with torch.no_grad():
         wanted = split.trunk(torch.from_numpy(frames), *(torch.from_numpy(each) for port in ports for each in port))
-    got = [given.latents, *(each for pair in zip(given.means, given.squares, strict=True) for each in pair)]
-    for name, mine, theirs in zip(("latents", *split.statistic_names()), got, wanted, strict=True):
+    got = {"latents": given.latents} | {f"port{index}.products": each for index, each in given.products.items()}
+    for part, statistics in {"mean": given.means, "square": given.squares}.items():
+        got |= {f"port{index}.{part}": each for index, each in enumerate(statistics)}
+    references = dict(zip(("latents", *split.statistic_names()), wanted, strict=True))
+    for name, mine in got.items():
+        theirs = references[name]
         off = np.abs(mine - theirs.numpy()).max() / (np.abs(theirs.numpy()).max() + 1e-12)
         if not off <= PORT_BOUND:  # NaN is not below
             raise GateError(
@@ -75,10 +81,10 @@ def write_adaptation(split: Split, draft: Draft, frames: NDArray[Any], config: E
     count = min(config.statistics_of(frames[0].nbytes), len(frames))
     frames = frames[np.linspace(0, len(frames) - 1, count).round().astype(int)]
     with Trunk(bundle, engine=ENGINE, precision=precision) as trunk, Tail(bundle, engine=ENGINE) as tail:
-        observed = trunk.run(frames, trunk.identity)
+        observed, products = _observed(trunk, frames)
         vectors = tail.run(observed.latents)
     anchors = np.linspace(0, len(frames) - 1, min(config.anchors, len(frames))).round().astype(int)
-    source = source_statistics(observed, vectors, anchors, channel_axis=split.encoder.channel_axis)
+    source = source_statistics(observed, products, vectors, anchors, channel_axis=split.encoder.channel_axis)
     if draft.manifest["split"].get("stem"):
         spectrum = source_spectrum(split, frames)
         source |= {name: np.ascontiguousarray(value, np.float32) for name, value in spectrum.items()}
@@ -94,3 +100,21 @@ def write_adaptation(split: Split, draft: Draft, frames: NDArray[Any], config: E
     draft.manifest["step"] = step_facts(step) | {
         "parity": step_parity(step, draft.folder / "step.onnx", ENGINE, latents)
     }
+
+
+def _observed(trunk: Trunk, frames: NDArray[Any]) -> tuple[Observed, dict[int, NDArray[np.float64]]]:
+    """What the trunk makes of all frames, and of ports that may mix channels the products' mean over the frames.
+
+    Products of many frames at once would be most of what an export holds.
+    """
+    seen, sums = [], dict[int, NDArray[np.float64]]()
+    for start in range(0, len(frames), _AT_ONCE):
+        part = trunk.run(frames[start : start + _AT_ONCE], trunk.identity)
+        for index, products in part.products.items():
+            sums[index] = sums.get(index, 0) + products.sum(0, dtype=np.float64)
+        seen.append(replace(part, products={}))
+    return Observed(
+        latents=np.concatenate([part.latents for part in seen]),
+        means=tuple(map(np.concatenate, zip(*(part.means for part in seen), strict=True))),
+        squares=tuple(map(np.concatenate, zip(*(part.squares for part in seen), strict=True))),
+    ), {index: total / len(frames) for index, total in sums.items()}

@@ -33,9 +33,10 @@ from edgessl.runtimes.adapt.learned import Learned, read_learned
 from edgessl.runtimes.adapt.served import Served
 from edgessl.runtimes.adapt.serving import Serving
 from edgessl.runtimes.encoder import Encoder
-from edgessl.runtimes.fold import Fold
+from edgessl.runtimes.fold import Fold, mixing
 from edgessl.runtimes.framefilter import FrameFilter
 from edgessl.runtimes.patch import with_weights
+from edgessl.runtimes.port import any_mixes, mixes
 from edgessl.runtimes.stem import PatchMap, Stem, kernel_of
 from edgessl.runtimes.verify import Golden, ParityRow, golden_of
 
@@ -175,8 +176,8 @@ def _write_graphs(draft: Draft, parent: Bundle, served: Served, say: Callable[[s
     """
     if not _takes(parent, served, "fp32"):
         raise GateError(
-            "what was learned stands in the first convolution, and the bundle does not say how its fp32 graphs take it in; "
-            "export the encoder again, or adapt at level tail"
+            "what was learned goes into convolutions, and the bundle does not say how its fp32 graphs take it in; "
+            "export the encoder again"
         )
     have = {(artefact.engine, artefact.precision) for artefact in parent.graphs() if artefact.role == "encoder"}
     float_graphs = _pair(parent, served, "fp32")
@@ -187,9 +188,7 @@ def _write_graphs(draft: Draft, parent: Bundle, served: Served, say: Callable[[s
             files = {"encoder.onnx": Kind("encoder", "fp32"), "trunk.fp32.onnx": Kind("trunk", "fp32")}
             graphs = float_graphs
         elif (engine, precision) == (ENGINE, "int8") and not _takes(parent, served, precision):
-            draft.rejected[name] = (
-                "the constants of its first convolution are not on record, and the map goes into them"
-            )
+            draft.rejected[name] = "what was learned goes into constants of its convolutions that are not on record"
             continue
         elif (engine, precision) == (ENGINE, "int8"):
             target = TARGETS["onnx"]
@@ -242,27 +241,33 @@ def _kept(draft: Draft, files: Mapping[str, Kind], engine: str, name: str) -> bo
 
 def _pair(parent: Bundle, served: Served, precision: str) -> dict[str, onnx.ModelProto]:
     """Encoder and trunk of one precision, with what was learned in them."""
-    content = parent.graph("trunk", precision, ENGINE).read_bytes()
-    if isinstance(served.front, PatchMap):
+    content, ports = parent.graph("trunk", precision, ENGINE).read_bytes(), served.ports or ()
+    patch = served.front if isinstance(served.front, PatchMap) else None
+    if any_mixes(ports):
+        fold = Fold(parent, engine=ENGINE, precision=precision, role="trunk")
+        content, ports = with_weights(content, fold.constants(ports, patch)), ()
+    elif patch is not None:
         stem = Stem(parent, "trunk", engine=ENGINE, precision=precision)
-        content = with_weights(content, stem.constants(served.front))
+        content = with_weights(content, stem.constants(patch))
     trunk = onnx.load_from_string(content)
     encoder = _folded(parent, served, precision)
     if encoder is None:
-        encoder = composed(trunk, served.ports or (), _tail(parent, served))
+        encoder = composed(trunk, ports, _tail(parent, served))
     elif served.affine is not None:
         encoder = with_affine(encoder, served.affine)
-    pair = {"encoder": encoder, "trunk": with_ports(trunk, served.ports or ())}
+    pair = {"encoder": encoder, "trunk": with_ports(trunk, ports)}
     if isinstance(served.front, FrameFilter):
         pair = {role: with_filter(model, served.front) for role, model in pair.items()}
     return pair
 
 
 def _takes(parent: Bundle, served: Served, precision: str) -> bool:
-    """Whether what stands in front can be put into the graphs of this precision."""
-    if not isinstance(served.front, PatchMap):
-        return True
-    return kernel_of(parent, engine=ENGINE, precision=precision, trunk=precision) is not None
+    """Whether what goes into constants can be put into the graphs of this precision."""
+    graphs = {"engine": ENGINE, "precision": precision, "trunk": precision}
+    mixed = {index for index, port in enumerate(served.ports or ()) if mixes(port)}
+    if not mixed <= set(mixing(parent, **graphs)):
+        return False
+    return not isinstance(served.front, PatchMap) or kernel_of(parent, **graphs) is not None
 
 
 def _folded(parent: Bundle, served: Served, precision: str) -> onnx.ModelProto | None:
@@ -275,10 +280,7 @@ def _folded(parent: Bundle, served: Served, precision: str) -> onnx.ModelProto |
         fold = Fold(parent, engine=ENGINE, precision=precision)
         if served.ports is not None and not fold.possible:
             return None
-        constants = fold.constants(served.ports, patch)
-        if constants is None:
-            return None
-        content = with_weights(content, constants)
+        content = with_weights(content, fold.constants(served.ports, patch))
     return onnx.load_from_string(content)
 
 

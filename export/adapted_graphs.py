@@ -13,8 +13,8 @@ from edgessl.export.surgery import part, readers_of, rename_inputs
 from edgessl.runtimes.adapt.served import Affine
 from edgessl.runtimes.correct import with_affine as corrected
 from edgessl.runtimes.framefilter import FrameFilter
+from edgessl.runtimes.port import Port
 from edgessl.runtimes.spectrum import cosines
-from edgessl.runtimes.split import Port
 
 
 def composed(trunk: onnx.ModelProto, ports: tuple[Port, ...], tail: onnx.ModelProto) -> onnx.ModelProto:

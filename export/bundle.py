@@ -158,9 +158,10 @@ def _write_fp32(draft: Draft, graphs: Graphs, split: Split, samples: Samples) ->
         raise GateError(f"the exported graphs do not compute what PyTorch does: {reason}")
     draft.accept(files, rows, vectors)
     check_ports(split, draft)
-    record_fold(draft, graphs, graphs.encoder, files, ENGINE)
+    forms = {"encoder": graphs.encoder, "trunk": graphs.trunk}
+    record_fold(draft, graphs, forms, files, ENGINE)
     note_stem(draft, split, graphs)
-    record_stem(draft, graphs, {"encoder": graphs.encoder, "trunk": graphs.trunk}, files, ENGINE)
+    record_stem(draft, graphs, forms, files, ENGINE)
 
 
 def _ranges(

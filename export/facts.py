@@ -32,6 +32,7 @@ def manifest_of(
     config: ExportConfig,
 ) -> dict[str, Any]:
     """Everything that is known before the first file is written; the same input gives the same facts."""
+    reported = {entry.name for entry in graphs.trunk.graph.output}
     function = hashlib.sha256(graphs.encoder.SerializeToString(deterministic=True)).hexdigest()
     return {
         "name": output.stem,
@@ -47,7 +48,10 @@ def manifest_of(
             "latent": list(split.latent),
             "channel_axis": encoder.channel_axis,
             "cut": encoder.cut,
-            "ports": [{"stage": stage, "channels": encoder.channels[stage]} for stage in encoder.ports],
+            "ports": [
+                {"stage": stage, "channels": encoder.channels[stage], "products": f"port{index}.products" in reported}
+                for index, stage in enumerate(encoder.ports)
+            ],
         },
         "onnx": {"opset": OPSET, "ir_version": IR_VERSION},
         "golden": {"names": list(samples.golden.names)},

@@ -80,10 +80,22 @@ def _parts_of(whole: onnx.ModelProto) -> Graphs:
     plain.CopyFrom(whole)
     same = without_ports(plain)
     inner = [entry.name for entry in whole.graph.output if entry.name != "vectors"]
-    trunk = part(whole, inner)
+    taken = _products_of_use(whole)
+    trunk = part(whole, [name for name in inner if not name.endswith(".products") or name in taken])
     # What both compute they compute alike: ranges are seen in the encoder, and hold for the trunk.
     shared = {name for node in trunk.graph.node for name in node.output}
     return Graphs(encoder=narrowed(part(plain, ["vectors"]), keep=shared), trunk=trunk, same=same)
+
+
+def _products_of_use(whole: onnx.ModelProto) -> list[str]:
+    """Outputs with the products of channels, of ports whose convolutions can take in that channels are mixed."""
+    nodes = {node.name: node for node in whole.graph.node}
+    ports = sum(entry.name.endswith(".scale") for entry in whole.graph.input)
+    groups = [
+        next((attribute.i for attribute in nodes[name].attribute if attribute.name == "group"), 1)
+        for name in convolutions(whole, ports)
+    ]
+    return [f"port{index}.products" for index, count in enumerate(groups) if count == 1]
 
 
 def _with_biases(whole: onnx.ModelProto) -> None:

@@ -85,8 +85,8 @@ class Maker:
             self.draft.accept(made.files, made.rows, made.vectors)
             if target.here:
                 form = self._forms[target.placement.name] if precision == "int8" else self.graphs
-                record_fold(self.draft, self.graphs, form.encoder, made.files, target.engine)
                 forms = {"encoder": form.encoder, "trunk": form.trunk}
+                record_fold(self.draft, self.graphs, forms, made.files, target.engine)
                 record_stem(self.draft, self.graphs, forms, made.files, target.engine)
             return
         self.say(f"{tried} left out: {reason}")

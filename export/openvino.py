@@ -13,9 +13,8 @@ if "openvino_telemetry" not in sys.modules:
 import openvino
 
 from edgessl.errors import EngineError
+from edgessl.runtimes.constants import ConvConstants
 from edgessl.runtimes.engines.openvino import shared_core
-from edgessl.runtimes.fold import PortConstants
-from edgessl.runtimes.stem import StemConstants
 
 _COUNTED = re.compile(r"[A-Z][A-Za-z0-9]*_\d+")  # `Reshape_10359`: OpenVINO's name for what has none
 
@@ -55,35 +54,12 @@ def _forget_this_run(model: Any) -> None:
             node.set_friendly_name(f"{node.get_type_name()}.{place}")
 
 
-def port_constants(xml: Path, names: list[str]) -> list[PortConstants]:
-    """What convolutions of an IR compute with, in float or rounded; nothing where one has something else.
-
-    Args:
-        xml: The graph, its weights beside it.
-        names: Of the convolutions in the ONNX graph; OpenVINO calls the sum with the bias so.
-    """
-    model = shared_core().read_model(xml)
-    nodes = {node.get_friendly_name(): node for node in model.get_ordered_ops()}
-    found = []
-    for name in names:
-        product, bias = _operands(nodes.get(name), "Add")
-        _, weight = _operands(product, "Convolution", "GroupConvolution")
-        while weight is not None and weight.get_type_name() == "Reshape":
-            weight = weight.input_value(0).get_node()
-        if weight is not None and weight.get_type_name() == "Multiply":
-            weight = weight.input_value(1).get_node()
-        if not all(node is not None and _is_float_constant(node) for node in (weight, bias)):
-            return []
-        found.append(PortConstants(scaled=(weight.get_friendly_name(),), bias=bias.get_friendly_name()))
-    return found
-
-
-def stem_constants(xml: Path, name: str) -> StemConstants | None:
+def conv_constants(xml: Path, name: str) -> ConvConstants | None:
     """What one convolution of an IR computes with, in float or rounded; None where it has something else.
 
     Args:
         xml: The graph, its weights beside it.
-        name: As in `port_constants`.
+        name: Of the convolution in the ONNX graph; OpenVINO calls the sum with the bias so.
     """
     nodes = {node.get_friendly_name(): node for node in shared_core().read_model(xml).get_ordered_ops()}
     product, bias = _operands(nodes.get(name), "Add")
@@ -98,7 +74,7 @@ def stem_constants(xml: Path, name: str) -> StemConstants | None:
         return None
     if scale is not None and not (_is_float_constant(scale) and weight.get_type_name() == "Constant"):
         return None
-    return StemConstants(
+    return ConvConstants(
         weight=weight.get_friendly_name(),
         scale="" if scale is None else scale.get_friendly_name(),
         bias=bias.get_friendly_name(),

@@ -11,12 +11,17 @@ from torch import Tensor, nn
 from edgessl.blocks.folding import fold_batch_norms
 from edgessl.encoders.base import EncoderModule, unit_rows
 
+_MIXED = (
+    256  # channels that are mixed at most: a quarter of a million numbers a frame, and as many in each snapshot; ours
+)
+
 
 class Trunk(nn.Module):
     """Frames and ports -> latents, and the channel statistics in front of each port.
 
     Inputs after the frames: scale and shift of each port, `(channels,)`, shallow first. Outputs after the latents: mean
-    and mean square of each channel over a sample's positions, `(batch, channels)`, taken before that port is applied.
+    and mean square of each channel over a sample's positions, `(batch, channels)`, taken before that port is applied; and for
+    ports that may mix channels the mean products of two, `(batch, channels, channels)`.
     """
 
     def __init__(self, encoder: EncoderModule) -> None:
@@ -36,11 +41,26 @@ class Trunk(nn.Module):
             if index in encoder.ports:
                 positions = [axis for axis in range(1, latent.ndim) if axis != encoder.channel_axis]
                 statistics += [latent.mean(positions), latent.square().mean(positions)]
+                number = encoder.ports.index(index)
+                if number in may_mix(encoder):
+                    flat = latent.flatten(2)
+                    statistics.append(flat @ flat.transpose(1, 2) / flat.shape[2])
                 shape = [1] * latent.ndim
                 shape[encoder.channel_axis] = -1
-                place = 2 * encoder.ports.index(index)
+                place = 2 * number
                 latent = latent * ports[place].view(shape) + ports[place + 1].view(shape)
         return latent, *statistics
+
+
+def may_mix(encoder: EncoderModule) -> tuple[int, ...]:
+    """Numbers of the ports that may mix channels, if they stand right behind convolutions.
+
+    Not the first: what stands in front of it has a map of its own (`runtimes/stem.py`), and mixing there as well gained nothing.
+    """
+    if encoder.channel_axis != 1:
+        return ()
+    channels = [encoder.channels[stage] for stage in encoder.ports]
+    return tuple(index for index, count in enumerate(channels) if index and count <= _MIXED)
 
 
 class Tail(nn.Module):
@@ -98,7 +118,11 @@ class Split:
 
     def statistic_names(self) -> list[str]:
         """Names of the trunk graph's statistics outputs, in the order of `Trunk.forward`."""
-        return [f"port{index}.{part}" for index in range(len(self.encoder.ports)) for part in ("mean", "square")]
+        names = []
+        for index in range(len(self.encoder.ports)):
+            names += [f"port{index}.mean", f"port{index}.square"]
+            names += [f"port{index}.products"] if index in may_mix(self.encoder) else []
+        return names
 
     def tail_weights(self) -> dict[str, Tensor]:
         """Weights of the tail that its output depends on and that the trunk does not share, by name."""

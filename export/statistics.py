@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -17,12 +18,18 @@ _APART = 5  # source frames before and after one that may not be its nearest
 
 
 def source_statistics(
-    observed: Observed, vectors: NDArray[np.float32], anchors: NDArray[np.intp], *, channel_axis: int
+    observed: Observed,
+    products: Mapping[int, NDArray[np.float64]],
+    vectors: NDArray[np.float32],
+    anchors: NDArray[np.intp],
+    *,
+    channel_axis: int,
 ) -> Arrays:
     """The content of `source.safetensors`.
 
     Args:
         observed: What the trunk made of the calibration frames, with identity ports.
+        products: Of ports that may mix channels, the mean products of two channels `(channels, channels)`.
         vectors: Their embeddings `(n, dim)`.
         anchors: Which frames to keep as anchors, as int8 latents.
         channel_axis: Axis of the channels in `observed.latents`.
@@ -33,6 +40,9 @@ def source_statistics(
         source[f"port{index}.mean"] = mean.mean(0)
         # Spread over positions and frames together: E[x^2] - E[x]^2.
         source[f"port{index}.var"] = np.maximum(square.mean(0) - mean.mean(0) ** 2, 0)
+        if index in products:
+            middle = mean.mean(0, dtype=np.float64)
+            source[f"port{index}.covariance"] = products[index] - np.outer(middle, middle)
     if observed.means:
         bank = np.linspace(0, len(vectors) - 1, min(_BANK, len(vectors))).round().astype(int)
         source |= drift_reference(observed.statistic()[bank])

@@ -16,17 +16,16 @@ from torch import Tensor, nn
 from edgessl.bundle import Kind
 from edgessl.encoders.camera import Resize
 from edgessl.errors import BundleError, EngineError
+from edgessl.export.constants import constants_in, near_enough
 from edgessl.export.draft import Draft
 from edgessl.export.graphs import Graphs
 from edgessl.export.split import Split
-from edgessl.export.surgery import readers_of, weights_of
-from edgessl.metrics import cosines
+from edgessl.runtimes.constants import ConvConstants
 from edgessl.runtimes.encoder import Encoder
 from edgessl.runtimes.prepare import prepared
 from edgessl.runtimes.spectrum import frame_spectra
 from edgessl.runtimes.split import Tail, Trunk
-from edgessl.runtimes.stem import PatchMap, Stem, StemConstants
-from edgessl.runtimes.verify import BOUNDS
+from edgessl.runtimes.stem import PatchMap, Stem
 
 Arrays = dict[str, NDArray[Any]]
 _SAMPLES = 32
@@ -92,15 +91,10 @@ def record_stem(
     facts = draft.manifest["split"].get("stem")
     if facts is None:
         return
-    noted: dict[str, StemConstants] = {}
+    noted: dict[str, ConvConstants] = {}
     for path, kind in files.items():
         if kind.role in ("encoder", "trunk") and not kind.batch:
-            if path.endswith(".xml"):
-                from edgessl.export.openvino import stem_constants
-
-                found = stem_constants(draft.folder / path, facts["node"])
-            else:
-                found = constants_of(forms[kind.role], facts["node"])
+            found = constants_in(draft, path, forms[kind.role], facts["node"])
             if found is None:
                 return
             noted[path] = found
@@ -116,28 +110,6 @@ def record_stem(
     if not agrees:
         for path in noted:
             del facts["constants"][path]
-
-
-def constants_of(model: onnx.ModelProto, name: str) -> StemConstants | None:
-    """What a convolution of an ONNX graph computes with, in float or behind Q/DQ pairs; None where that is something else."""
-    node = next((node for node in model.graph.node if node.name == name and node.op_type == "Conv"), None)
-    if node is None or len(node.input) < 3:
-        return None
-    made = {value: node for node in model.graph.node for value in node.output}
-    weight, bias = (made.get(value) for value in node.input[1:])
-    one = StemConstants(
-        weight=node.input[1] if weight is None else weight.input[0],
-        scale="" if weight is None else weight.input[1],
-        bias=node.input[2] if bias is None else bias.input[0],
-        steps="" if bias is None else bias.input[1],
-    )
-    stored, readers = weights_of(model), readers_of(model)
-    pairs = [pair for pair in (weight, bias) if pair is not None]
-    if any(pair.op_type != "DequantizeLinear" for pair in pairs):
-        return None
-    centred = all(len(pair.input) < 3 or not numpy_helper.to_array(stored[pair.input[2]]).any() for pair in pairs)
-    alone = all(each in stored and len(readers[each]) == 1 for each in one.names())
-    return one if centred and alone else None
 
 
 def source_spectrum(split: Split, frames: NDArray[Any]) -> Arrays:
@@ -187,11 +159,7 @@ def _units(draft: Draft, path: str, kind: Kind, engine: str, reference: NDArray[
 
 
 def _agrees(draft: Draft, precision: str, engine: str) -> bool:
-    """Whether encoder and trunk with a map in them do what the fp32 encoder does with it.
-
-    As near as any graph of this precision must be to PyTorch (`BOUNDS`), and at least half of the way that the map moves the
-    vectors.
-    """
+    """Whether encoder and trunk with a map in them do what the fp32 encoder does with it."""
     bundle, frames = draft.bundle(), draft.golden.samples[:_SAMPLES]
     kernel = bundle.manifest["split"]["stem"]["kernel"]
     patch = probe_map(3, int(np.prod(kernel)))
@@ -204,15 +172,10 @@ def _agrees(draft: Draft, precision: str, engine: str) -> bool:
 
     wanted = vectors(engine="onnxruntime", precision="fp32")
     with Encoder(bundle, **options) as plain:
-        moved = 1 - cosines(wanted, plain.embed(frames)).mean()
+        unmoved = plain.embed(frames)
     with Trunk(bundle, **options, patch=patch) as trunk, Tail(bundle, engine=engine) as tail:
         halves = tail.run(trunk.run(frames, trunk.identity).latents)
-    bound = BOUNDS[precision]
-    for given in (vectors(**options), halves):
-        off = 1 - cosines(wanted, given).mean()
-        if not (off <= 1 - max(bound.min_cosine, bound.mean_cosine) and off <= max(moved / 2, 1e-4)):  # NaN is not
-            return False
-    return True
+    return all(near_enough(wanted, given, unmoved, precision) for given in (vectors(**options), halves))
 
 
 def probe_map(channels: int, positions: int, seed: int = 0) -> PatchMap:

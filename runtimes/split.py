@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any
 
@@ -11,15 +11,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgessl.bundle import Bundle
-from edgessl.errors import BundleError
+from edgessl.errors import BundleError, EngineError
 from edgessl.runtimes.encoder import CHUNK, expected
 from edgessl.runtimes.engines import Arrays, EngineSettings, open_engine
+from edgessl.runtimes.fold import Fold
 from edgessl.runtimes.graphs import engine_of_tail, graph_for
 from edgessl.runtimes.patch import with_weights
+from edgessl.runtimes.port import Passing, Port, any_mixes, plain
 from edgessl.runtimes.stem import PatchMap, Stem
 
 Floats = NDArray[np.float32]
-Port = tuple[Floats, Floats]  # scale (channels,), shift (channels,)
 
 DRIFT_BLOCK = 32  # consecutive frames whose statistics are averaged before drift is judged
 
@@ -32,11 +33,14 @@ class Observed:
         latents: `(batch, *latent)` float32.
         means: Per port `(batch, channels)`: each frame's channel mean before that port.
         squares: Per port `(batch, channels)`: each frame's channel mean square before that port.
+        products: Of each port that may mix channels, by its number, `(batch, channels, channels)`: each frame's mean products
+            of two channels before that port.
     """
 
     latents: Floats
     means: tuple[Floats, ...]
     squares: tuple[Floats, ...]
+    products: Mapping[int, Floats] = field(default_factory=dict)
 
     def statistic(self) -> NDArray[np.float64]:
         """What drift is judged by: channel means and logarithms of spreads before port 0, `(batch, 2 channels)`.
@@ -51,6 +55,7 @@ class Observed:
             latents=self.latents[keep],
             means=tuple(mean[keep] for mean in self.means),
             squares=tuple(square[keep] for square in self.squares),
+            products={index: products[keep] for index, products in self.products.items()},
         )
 
 
@@ -70,9 +75,10 @@ class Trunk:
         threads: Threads per run, where that is all there is to set; 0 lets the engine choose.
         settings: What the engine may take of the processor.
         patch: In front of the first convolution.
+        ports: Where one of them mixes channels all are put into the constants; `run` then takes these and no others.
 
     Raises:
-        BundleError: The manifest does not describe the split, or nothing in the graph takes the map in.
+        BundleError: The manifest does not describe the split, or nothing in the graph takes the map or a port in.
     """
 
     def __init__(
@@ -84,42 +90,59 @@ class Trunk:
         threads: int = 0,
         settings: EngineSettings | None = None,
         patch: PatchMap | None = None,
+        ports: Sequence[Port] | None = None,
     ) -> None:
         try:
             split: dict[str, Any] = bundle.manifest["split"]
             self.channels = tuple(int(port["channels"]) for port in split["ports"])
             self.latent = tuple(int(size) for size in split["latent"])
             self.channel_axis = int(split["channel_axis"])
+            self._products = [index for index, port in enumerate(split["ports"]) if port.get("products", False)]
         except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise BundleError(f"{bundle.path} does not say how it is split: {error!r}; export it again") from error
         self._bundle = bundle
-        graph = graph_for(bundle, "trunk", precision, engine)
-        constants = None
-        if patch is not None:
+        self.identity: tuple[Port, ...] = tuple(map(plain, self.channels))
+        self._inside = tuple(ports or ()) if any_mixes(ports) else ()
+        graph, constants = graph_for(bundle, "trunk", precision, engine), None
+        if self._inside:
+            fold = Fold(bundle, engine=engine, precision=precision, role="trunk")
+            constants = fold.constants(self._inside, patch)
+        elif patch is not None:
             constants = Stem(bundle, "trunk", engine=engine, precision=precision).constants(patch)
         self._engine = open_engine(engine, graph, threads=threads, settings=settings, constants=constants)
-        self.identity: tuple[Port, ...] = tuple(
-            (np.ones(channels, np.float32), np.zeros(channels, np.float32)) for channels in self.channels
-        )
 
     def run(self, frames: NDArray[Any], ports: Sequence[Port]) -> Observed:
         """Latents and statistics of `frames` `(batch, *sample)` with these ports applied.
 
         Raises:
-            EngineError: The graph cannot take the frames.
+            EngineError: The graph cannot take the frames, or a port mixes channels and is not in the constants.
         """
+        inside = bool(self._inside) and all(mine is given for mine, given in zip(self._inside, ports, strict=True))
+        if not inside and (self._inside or any_mixes(ports)):
+            raise EngineError("a port that mixes channels goes into a trunk's constants: open one with these ports")
         feeds: dict[str, NDArray[Any]] = {}
-        for index, (scale, shift) in enumerate(ports):
+        for index, (scale, shift) in enumerate(self.identity if inside else ports):
             feeds |= {f"port{index}.scale": scale, f"port{index}.shift": shift}
         parts = [
             self._checked(self._engine.run({"frames": np.ascontiguousarray(part), **feeds}), len(part))
             for part in (frames[start : start + CHUNK] for start in range(0, len(frames), CHUNK))
         ]
-        numbers = range(len(self.channels))
+        found = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+        passing = [
+            Passing(
+                mean=found[f"port{index}.mean"],
+                square=found[f"port{index}.square"],
+                products=found.get(f"port{index}.products"),
+            )
+            for index in range(len(self.channels))
+        ]
+        if inside:
+            passing = [seen.before(port) for seen, port in zip(passing, ports, strict=True)]
         return Observed(
-            latents=np.concatenate([part["latents"] for part in parts]),
-            means=tuple(np.concatenate([part[f"port{index}.mean"] for part in parts]) for index in numbers),
-            squares=tuple(np.concatenate([part[f"port{index}.square"] for part in parts]) for index in numbers),
+            latents=found["latents"],
+            means=tuple(seen.mean for seen in passing),
+            squares=tuple(seen.square for seen in passing),
+            products={index: seen.products for index, seen in enumerate(passing) if seen.products is not None},
         )
 
     def _checked(self, arrays: Arrays, batch: int) -> Arrays:
@@ -127,6 +150,9 @@ class Trunk:
         for index, channels in enumerate(self.channels):
             for part in ("mean", "square"):
                 expected(arrays, f"port{index}.{part}", (batch, channels), self._bundle)
+        for index in self._products:
+            size = self.channels[index]
+            expected(arrays, f"port{index}.products", (batch, size, size), self._bundle)
         return arrays
 
     def info(self) -> dict[str, Any]:

@@ -8,6 +8,7 @@ are is looked up at export, checked in the engine, and recorded in the manifest 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -17,12 +18,11 @@ from numpy.typing import NDArray
 
 from edgessl.bundle import Bundle
 from edgessl.errors import BundleError
+from edgessl.runtimes.constants import ConvConstants
 from edgessl.runtimes.engines import Arrays, read_constants
 from edgessl.runtimes.graphs import graph_for, takes_plans
 
 Floats = NDArray[np.float32]
-_TINY = 1e-12
-_INT32 = 2**31 - 1
 _NOTHING = "the bundle does not say what its first convolution is; export it again"
 
 
@@ -50,22 +50,14 @@ class PatchMap:
 
 
 @dataclass(frozen=True, kw_only=True)
-class StemConstants:
+class StemConstants(ConvConstants):
     """The constants of a graph's first convolution.
 
     Attributes:
-        weight: `(out, channels, height, width)`, float32 or int8.
-        scale: Of int8, the constant with the step per output channel; else empty.
-        bias: float32 or int32, an entry per output channel.
-        steps: Of an int32 bias, the constant with its steps; else empty.
         units: Per input channel, what the sample that patch maps are of is in units of what this graph's convolution reads:
             where an engine has moved a division by the spread into the weights.
     """
 
-    weight: str
-    scale: str
-    bias: str
-    steps: str
     units: tuple[float, ...] = ()
 
     @classmethod
@@ -74,61 +66,21 @@ class StemConstants:
         names = {name: str(fields[name]) for name in ("weight", "scale", "bias", "steps")}
         return cls(**names, units=tuple(map(float, fields["units"])))
 
-    def names(self) -> set[str]:
-        """All of them."""
-        return {self.weight, self.scale, self.bias, self.steps} - {""}
-
     def mapped(self, factory: Arrays, patch: PatchMap) -> Arrays:
         """Their values with a patch map in front.
 
         Raises:
             BundleError: The constants are not those of a convolution, or not of such patches.
         """
-        weight, bias = factory[self.weight], factory[self.bias]
-        out = weight.shape[0] if weight.ndim else 0
-        kinds = {self.weight: np.int8 if self.scale else np.float32, self.bias: np.int32 if self.steps else np.float32}
-        kinds |= {name: np.float32 for name in (self.scale, self.steps) if name}
-        patches = (patch.blocks.shape[0], patch.blocks.shape[1])
-        if (
-            any(factory[name].dtype != kind for name, kind in kinds.items())
-            or any(factory[name].size != out for name in kinds if name != self.weight)
-            or weight.ndim != 4
-            or (weight.shape[1], weight[0, 0].size) != patches
-            or len(self.units) != weight.shape[1]
-        ):
-            given = ", ".join(f"{name} {factory[name].dtype} {factory[name].shape}" for name in kinds)
-            raise BundleError(f"{given} are not the constants of a convolution of {patches}; export the bundle again")
-        column = (out, 1, 1, 1)
-        scale = factory[self.scale].reshape(column).astype(np.float64) if self.scale else np.ones(column)
+        weight, bias = self.exact(factory)
+        patches, kernel = (patch.blocks.shape[0], patch.blocks.shape[1]), weight.shape[2:]
+        if weight.ndim != 4 or (weight.shape[1], math.prod(kernel)) != patches or len(self.units) != patches[0]:
+            raise BundleError(
+                f"{self.weight} {weight.shape} is not the constants of a convolution of {patches}; export the bundle again"
+            )
         units = np.reshape(self.units, (1, -1, 1, 1))
-        exact, more = patch.weights(weight * scale * units)
-        exact = exact / units
-        values: Arrays = {}
-        gain = np.ones(out)
-        if self.scale:
-            largest = max(1, int(np.abs(weight.astype(np.int32)).max()))  # as many steps as the factory uses
-            reach = np.abs(exact).max((1, 2, 3)) / largest
-            fresh = np.where(reach > 0, reach, scale.ravel())  # a channel without weights still has its bias
-            if self.steps:  # which counts in steps of the weights' own, and must fit into int32
-                was = factory[self.steps].ravel().astype(np.float64)
-                fresh = np.maximum(
-                    fresh, np.abs(bias.ravel() * was + more) * scale.ravel() / np.maximum(was, _TINY) / 2**30
-                )
-            fresh = fresh.astype(np.float32)
-            values[self.weight] = np.rint(exact / fresh.reshape(column)).astype(np.int8)
-            values[self.scale] = fresh.reshape(factory[self.scale].shape)
-            gain = fresh / scale.ravel()
-        else:
-            values[self.weight] = exact.astype(np.float32)
-        if self.steps:
-            was = factory[self.steps].ravel().astype(np.float64)
-            steps = (was * gain).astype(np.float32)
-            counts = np.rint((bias.ravel() * was + more) / steps)
-            values[self.bias] = np.clip(counts, -_INT32, _INT32).astype(np.int32).reshape(bias.shape)
-            values[self.steps] = steps.reshape(factory[self.steps].shape)
-        else:
-            values[self.bias] = (bias.ravel() + more).astype(np.float32).reshape(bias.shape)
-        return values
+        moved, more = patch.weights(weight * units)
+        return self.written(factory, moved / units, bias + more)
 
 
 class Stem:

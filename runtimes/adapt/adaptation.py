@@ -23,9 +23,11 @@ from edgessl.runtimes.adapt.served import Front, Served
 from edgessl.runtimes.adapt.state import State, joined
 from edgessl.runtimes.adapt.trunks import Trunks
 from edgessl.runtimes.encoder import Encoder
+from edgessl.runtimes.fold import mixing as mixing_ports
 from edgessl.runtimes.graphs import trunk_beside
+from edgessl.runtimes.port import Port
 from edgessl.runtimes.prepare import prepared
-from edgessl.runtimes.split import Observed, Port, Tail
+from edgessl.runtimes.split import Observed, Tail
 from edgessl.runtimes.stem import filters, kernel_of, spectrum_of
 
 
@@ -55,7 +57,9 @@ class Adaptation:
         statistics = [f"port{index}.{part}" for index in ports for part in ("mean", "var")]
         memory = ["latent.scale"] if level == "tail" else []
         precision = trunk_beside(encoder.bundle, encoder.precision, encoder.engine)
-        kernel = kernel_of(encoder.bundle, engine=encoder.engine, precision=encoder.precision, trunk=precision)
+        graphs: dict[str, Any] = {"engine": encoder.engine, "precision": encoder.precision, "trunk": precision}
+        kernel, mixing = kernel_of(encoder.bundle, **graphs), mixing_ports(encoder.bundle, **graphs)
+        statistics += [f"port{index}.covariance" for index in mixing]
         # A map costs nothing, and is less than a filter; level `tail` has a budget.
         filtered = level == "tail" and filters(encoder.bundle)
         spectrum = spectrum_of(encoder.bundle) if kernel or filtered else []
@@ -69,7 +73,7 @@ class Adaptation:
         equalizer = None
         if spectrum:
             equalizer = Equalizer(source, None if filtered else kernel, config.equalize, maps=kernel is not None)
-        self._alignment = Alignment(source, len(ports), config, equalizer)
+        self._alignment = Alignment(source, len(ports), config, equalizer, mixing)
         self._prepare = {name: source[name] for name in spectrum if name.startswith("prepare.")}
         self._rng = np.random.default_rng(seed)
         self._attend = 0  # frames that are still all observed
@@ -110,14 +114,19 @@ class Adaptation:
         return self.served.ports or self._trunks.factory.identity
 
     def first(self, frames: NDArray[Any]) -> Observed:
-        """What the trunk makes of frames `(batch, *sample)` with the factory's stem: drift is judged by that."""
-        return self._trunks.run(None, frames, self.ports())
+        """What the factory's trunk makes of frames `(batch, *sample)`: drift is judged by that.
 
-    def present(self, frames: NDArray[Any], first: Observed, ports: tuple[Port, ...]) -> Observed:
-        """What the trunk that serves makes of frames: what `first` saw with these ports, where that is the same."""
-        if self.served.front is None and self.ports() is ports:
+        Ports stand behind what drift looks at; with them it is what serves as well, where nothing is in the constants.
+        """
+        ports = self.ports() if self.served.direct else self._trunks.factory.identity
+        return self._trunks.run(None, frames, ports)
+
+    def present(self, frames: NDArray[Any], first: Observed, then: Served) -> Observed:
+        """What the trunk that serves makes of frames: what it gave `first`, when version `then` served, where it is the same."""
+        now = self.served
+        if now.direct and then.direct and now.ports is then.ports:
             return first
-        return self._trunks.run(self.served.front, frames, self.ports())
+        return self._trunks.run(now.front, frames, self.ports())
 
     def watched(self, start: int, count: int) -> NDArray[np.bool_]:
         """Which of the stream's next `count` frames, the first of which has number `start`, are to be observed."""

@@ -15,7 +15,8 @@ from edgessl.runtimes.adapt.ports import Ports
 from edgessl.runtimes.adapt.recenter import Recenter
 from edgessl.runtimes.adapt.served import Affine, Front
 from edgessl.runtimes.adapt.state import State, joined
-from edgessl.runtimes.split import Observed, Port
+from edgessl.runtimes.port import Port
+from edgessl.runtimes.split import Observed
 
 Floats = NDArray[np.float32]
 #: what stands in front of the trunk, and positions of the ports, `None` for the identity -> what the trunk makes of the
@@ -44,6 +45,7 @@ class Alignment:
     Args:
         source: Tensors of the bundle's `source` file.
         ports: How many the trunk has.
+        mixing: Numbers of those that may mix channels.
         config: How they move.
         equalizer: What moves in front of the trunk, where something can.
 
@@ -57,12 +59,14 @@ class Alignment:
         ports: int,
         config: LearnerConfig,
         equalizer: Equalizer | None = None,
+        mixing: Collection[int] = (),
     ) -> None:
         # A bundle of before has variances only.
         covariance = source.get("embedding.covariance", np.diag(source["embedding.var"]))
         self._recenter = Recenter(source["embedding.mean"], covariance, config.recenter)
-        means, variances = ([source[f"port{index}.{part}"] for index in range(ports)] for part in ("mean", "var"))
-        self._ports = Ports(means, variances, config.ports)
+        means = [source[f"port{index}.mean"] for index in range(ports)]
+        spreads = [source[f"port{index}.{'covariance' if index in mixing else 'var'}"] for index in range(ports)]
+        self._ports = Ports(means, spreads, config.ports)
         self._equalizer = equalizer
         self._config = config
         self._gap = np.zeros(len(source["embedding.mean"]))  # sum, over paired votes, of how a candidate moves vectors
@@ -190,7 +194,8 @@ class Alignment:
 
         Returns:
             How many shifts start again from the factory: something stood in front of the trunk that this engine, precision or
-            level cannot put there, and what was learned behind it is of no use without.
+            level cannot put there, and what was learned behind it is of no use without; or its ports mixed channels and these
+            do not, or the other way round.
         """
         self.shift = int(state.values["shift"])
         aside = {int(number): state.part(f"aside.{number}") for number in state.values["aside"]}
@@ -203,6 +208,8 @@ class Alignment:
         return len(aside) - len(self._aside) + (not fits)
 
     def _fits(self, learned: State) -> bool:
+        if not self._ports.fits(learned.part("ports")):
+            return False
         front = learned.part("front")
         if self._equalizer:
             return self._equalizer.serves(front)

@@ -96,7 +96,10 @@ def _served(bundle: Bundle, level: str, learned: State, source: Mapping[str, Any
     # Whether it was a map of patches or a filter, and for which engine, stands in the state itself.
     front = any(name.startswith("alignment.present.front.") for name in learned.tensors)
     equalizer = Equalizer(source, None, LearnerConfig().equalize) if front else None
-    alignment = Alignment(source, len(split.get("ports", [])), LearnerConfig(), equalizer)
+    ports = range(len(split.get("ports", [])))
+    squares = {index: learned.tensors[f"alignment.present.ports.{index}.square"] for index in ports}
+    mixing = [index for index, square in squares.items() if square.ndim == 2]
+    alignment = Alignment(source, len(ports), LearnerConfig(), equalizer, mixing)
     alignment.restore(learned.part("alignment"))
     training = learned.part("replay").part("training")
     tail = training.part("served").tensors if level == "tail" and training.values.get("accepted") else None

@@ -27,6 +27,7 @@ from edgessl.runtimes.adapt.serving import Serving
 from edgessl.runtimes.adapt.state import State, joined
 from edgessl.runtimes.adapt.store import Store
 from edgessl.runtimes.encoder import Encoder
+from edgessl.runtimes.heap import steady_heap
 
 __all__ = ["LEVELS", "Learner", "LearnerConfig", "choose_level"]
 
@@ -73,6 +74,7 @@ class Learner:
             if not 0 <= steps_per_frame <= 4:
                 raise InputError(f"steps_per_frame must lie in 0..4, not {steps_per_frame}")
             config = replace(config, tail=replace(config.tail, steps_per_frame=steps_per_frame))
+        steady_heap()
         bundle = encoder.bundle
         self.level = choose_level(level, encoder)
         self.input, self.dim, self.space_id = bundle.input, bundle.dim, bundle.space_id
@@ -205,13 +207,13 @@ class Learner:
     def _observe(self, frames: NDArray[Any]) -> tuple[NDArray[np.float32], int]:
         """Embed one part, then learn from it if there is a shift; vectors, and the number of the version."""
         learned = self._learned
-        ports = learned.ports()
+        then = learned.served
         first = learned.first(frames)
         statistic = first.statistic()
         sound = np.isfinite(np.concatenate([statistic, *first.squares], axis=1)).all(1)
         whitened, novel = learned.drift.whitened(statistic), np.zeros(len(frames), dtype=bool)
         novel[sound] = learned.judge(whitened[sound])
-        observed = learned.present(frames, first, ports)
+        observed = learned.present(frames, first, then)
         number, (raw, served) = learned.served.number, learned.embed(observed.latents)
         sound = np.logical_and(sound, np.isfinite(raw).all(1))
         self._quarantine(len(frames) - int(sound.sum()))

@@ -6,6 +6,7 @@ Purushwalkam et al. 2022): when it is full, one of the two entries that are most
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,6 +15,8 @@ from numpy.typing import NDArray
 from edgessl.errors import InputError
 from edgessl.metrics import unit
 from edgessl.runtimes.adapt.state import State
+
+_AT_ONCE = 64  # latents that are floats at the same time
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,6 +32,28 @@ class MemoryConfig:
     budget_bytes: int = 4 * 2**20
     entries: int = 512
     novelty: float = 0.02
+
+
+@dataclass(frozen=True)
+class Rounded:
+    """Latents in int8: as floats, a few at a time, they are what a run takes in.
+
+    Attributes:
+        values: `(n, *latent)` int8.
+        scale: One step per channel, in the shape that multiplies `values`.
+    """
+
+    values: NDArray[np.int8]
+    scale: NDArray[np.float32]
+
+    def rows(self, chosen: NDArray[np.intp] | slice) -> NDArray[np.float32]:
+        """Some of them as floats."""
+        return np.asarray(self.values[chosen] * self.scale, np.float32)
+
+    def through(self, run: Callable[[NDArray[np.float32]], NDArray[np.float32]]) -> NDArray[np.float32]:
+        """What `run` gives for all of them, `(n, dim)`."""
+        starts = range(0, len(self.values), _AT_ONCE)
+        return np.concatenate([run(self.rows(slice(start, start + _AT_ONCE))) for start in starts])
 
 
 class Memory:
@@ -106,9 +131,9 @@ class Memory:
         a, b = self._latents[rows, 0], self._latents[rows, 1]
         return a * self._scale, b * self._scale, self.references[rows]
 
-    def latents(self, view: int = 0) -> NDArray[np.float32]:
+    def latents(self, view: int = 0) -> Rounded:
         """A view, 0 or 1, of everything held, `(n, *latent)`."""
-        return np.asarray(self._latents[:, view] * self._scale)
+        return Rounded(self._latents[:, view], self._scale)
 
     def clear(self) -> None:
         """Forget everything."""

@@ -1,7 +1,11 @@
-"""Level 1: bring each port's channel mean and spread back to the source's, from statistics that serving reports anyway.
+"""Level 1: bring each port's channels back to the source's, from statistics that serving reports anyway.
 
-PEA does this with full covariances, two forward passes a frame, and a gate. Per channel there is nothing to invert, and
-one pass is enough but for the few votes on which a new position is compared with the present one: a port changes what
+PEA does this with full covariances, two forward passes a frame, and a gate. Where a port cannot mix channels, mean and
+spread of each come back. Where it can, what they have in common comes back as well, by the linear map that moves them least
+(the Monge map between normal distributions, Peyre and Cuturi 2019, remark 2.31), in units of each channel's spread in the
+source; with few votes the channels' correlations are the source's, and of that map a gain per channel is left.
+
+One forward pass is enough but for the few votes on which a new position is compared with the present one: a port changes what
 the deeper ones see, and the same frames through both positions say by how much. So statistics of thousands of frames
 outlive a move, and no position hangs on the last few, which in a stream all show the same.
 """
@@ -14,8 +18,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from edgessl.runtimes.adapt.recenter import transport
 from edgessl.runtimes.adapt.state import State
-from edgessl.runtimes.split import Observed, Port
+from edgessl.runtimes.port import Port, plain
+from edgessl.runtimes.split import Observed
 
 _TINY = 1e-12
 Floats64 = NDArray[np.float64]
@@ -32,7 +38,9 @@ class PortsConfig:
         paired: Votes on which a new position is compared with the present one before it serves.
         horizon: Votes that the statistics remember.
         trust: Independent votes that the source's statistics count for.
-        clip: Largest change of a channel's spread, either way.
+        mixed: Independent votes that the source's correlations of channels count for.
+        floor: Of a channel's variance in the source, added where channels are mixed: what they hardly have is not blown up.
+        clip: Largest change of a spread, either way.
     """
 
     window: int = 64
@@ -41,6 +49,8 @@ class PortsConfig:
     paired: int = 32
     horizon: int = 8000
     trust: float = 16.0
+    mixed: float = 256.0
+    floor: float = 0.01
     clip: float = 4.0
 
 
@@ -48,7 +58,9 @@ class Ports:
     """The ports' positions and the statistics behind them.
 
     Args:
-        means, variances: Of the source, per port `(channels,)`.
+        means: Of the source, per port `(channels,)`.
+        spreads: Of the source, per port the variances `(channels,)`; of one that may mix them the covariance
+            `(channels, channels)`.
         config: How they move.
 
     Attributes:
@@ -59,11 +71,10 @@ class Ports:
     candidate: tuple[Port, ...] | None
 
     def __init__(
-        self, means: list[NDArray[np.floating]], variances: list[NDArray[np.floating]], config: PortsConfig
+        self, means: list[NDArray[np.floating]], spreads: list[NDArray[np.floating]], config: PortsConfig
     ) -> None:
         self._source = [
-            (mean.astype(np.float64), variance.astype(np.float64))
-            for mean, variance in zip(means, variances, strict=True)
+            (mean.astype(np.float64), spread.astype(np.float64)) for mean, spread in zip(means, spreads, strict=True)
         ]
         self._config = config
         self.reset()
@@ -71,14 +82,12 @@ class Ports:
     def reset(self) -> None:
         """Back to the factory: the identity."""
         self._mean = [np.zeros(mean.shape) for mean, _ in self._source]
-        self._square = [np.zeros(mean.shape) for mean, _ in self._source]
+        self._square = [np.zeros(spread.shape) for _, spread in self._source]  # or the products of channels
         self._weight = 0.0  # votes in these statistics, the same for all ports
         self._fitted = [0.0] * len(self._source)  # votes there were when a port moved last
         self._since = [0.0] * len(self._source)  # votes since then
         self.moves = 0
-        self.values: tuple[Port, ...] = tuple(
-            (np.ones(mean.shape, np.float32), np.zeros(mean.shape, np.float32)) for mean, _ in self._source
-        )
+        self.values: tuple[Port, ...] = tuple(plain(len(mean)) for mean, _ in self._source)
         self.withdraw()
 
     @property
@@ -104,8 +113,9 @@ class Ports:
         kept = min(self._weight, max(config.horizon - count, 0))
         self._weight = kept + count
         for index in range(len(self._source)):
-            for held, seen in ((self._mean, votes.means), (self._square, votes.squares)):
-                held[index] = (kept * held[index] + seen[index].sum(0, dtype=np.float64)) / self._weight
+            squares = votes.squares[index] if self._square[index].ndim == 1 else votes.products[index]
+            for held, seen in ((self._mean, votes.means[index]), (self._square, squares)):
+                held[index] = (kept * held[index] + seen.sum(0, dtype=np.float64)) / self._weight
             self._since[index] += count
         if self.candidate is None:
             due = [index for index in range(len(self._source)) if self._due(index)]
@@ -146,6 +156,7 @@ class Ports:
     def describe(self, port: int) -> dict[str, float]:
         """Where a port stands, in numbers."""
         scale, shift = self.values[port]
+        scale = np.diag(scale) if scale.ndim == 2 else scale
         return {
             "port": port,
             "moves": self.moves,
@@ -153,6 +164,13 @@ class Ports:
             "scale_largest": float(scale.max()),
             "shift_largest": float(np.abs(shift).max()),
         }
+
+    def fits(self, state: State) -> bool:
+        """Whether a copy is of ports that mix channels where these do."""
+        return all(
+            f"{index}.square" in state.tensors and state.tensors[f"{index}.square"].shape == spread.shape
+            for index, (_, spread) in enumerate(self._source)
+        )
 
     def state(self) -> State:
         """A copy, the candidate and its pairs included."""
@@ -199,23 +217,67 @@ class Ports:
         return enough or self._since[index] >= config.every
 
     def _propose(self, index: int, factor: float) -> None:
-        source_mean, source_variance = self._source[index]
+        source_mean, source_spread = self._source[index]
         independent = self._weight / factor
         share = independent / (independent + self._config.trust)
         mean = share * self._mean[index] + (1 - share) * source_mean
-        seen = np.maximum(self._square[index] - self._mean[index] ** 2, 0.0)
-        variance = share * seen + (1 - share) * source_variance
+        present, usual = _variances(self._seen(index)), _variances(source_spread)
+        variance = share * present + (1 - share) * usual
         # A channel that is constant in the source has no spread to go back to.
-        ratio = np.sqrt((source_variance + _TINY) / (variance + _TINY))
+        ratio = np.sqrt((usual + _TINY) / (variance + _TINY))
         scale = np.clip(ratio, 1 / self._config.clip, self._config.clip)
-        value = scale.astype(np.float32), (source_mean - scale * mean).astype(np.float32)
+        if source_spread.ndim == 2:
+            scale = self._mixing(index, scale, independent)
+        value = scale.astype(np.float32), (source_mean - _times(scale, mean)).astype(np.float32)
         self.withdraw()
         self._port, self.candidate = index, (*self.values[:index], value, *self.values[index + 1 :])
+
+    def _mixing(self, index: int, scale: Floats64, independent: float) -> Floats64:
+        """The map `(channels, channels)` of channels whose spreads alone would be scaled so."""
+        config, (_, usual) = self._config, self._source[index]
+        spreads = np.sqrt(_variances(usual) + _TINY)
+        wanted = usual / np.outer(spreads, spreads)
+        present = self._seen(index)
+        units = np.sqrt(_variances(present) + _TINY)
+        share = independent / (independent + config.mixed)
+        common = share * present / np.outer(units, units) + (1 - share) * wanted
+        floor = config.floor * np.eye(len(scale))
+        moved = transport(common / np.outer(scale, scale) + floor, wanted + floor)
+        values, axes = np.linalg.eigh(moved)
+        moved = axes * np.clip(values, 1 / config.clip, config.clip) @ axes.T
+        return np.asarray(moved * np.outer(spreads, 1 / spreads))
+
+    def _seen(self, index: int) -> Floats64:
+        """Of the stream, as the source's."""
+        return _centred(self._square[index], self._mean[index])
 
     def _carry(self, index: int) -> None:
         """Take the statistics of a deeper port over to the candidate, as the same frames through both say."""
         (mean, square), (moved_mean, moved_square) = self._pair[index] / self._pairs
         before, after = (np.maximum(q - m**2, _TINY) for m, q in ((mean, square), (moved_mean, moved_square)))
-        variance = np.maximum(self._square[index] - self._mean[index] ** 2, 0.0) * (after / before)
-        self._mean[index] = moved_mean + np.sqrt(after / before) * (self._mean[index] - mean)
-        self._square[index] = variance + self._mean[index] ** 2
+        gain, held, old = np.sqrt(after / before), self._square[index], self._mean[index]
+        self._mean[index] = new = moved_mean + gain * (old - mean)
+        self._square[index] = _centred(held, old) * _squared(gain, held.ndim) + _squared(new, held.ndim)
+
+
+def _variances(spread: Floats64) -> Floats64:
+    """Of variances or of a covariance."""
+    return spread if spread.ndim == 1 else np.diagonal(spread)
+
+
+def _centred(square: Floats64, mean: Floats64) -> Floats64:
+    """Variances of mean squares, or a covariance of mean products."""
+    if square.ndim == 1:
+        return np.maximum(square - mean**2, 0.0)
+    centred = square - np.outer(mean, mean)
+    np.fill_diagonal(centred, np.maximum(np.diagonal(centred), 0.0))
+    return centred
+
+
+def _squared(values: Floats64, axes: int) -> Floats64:
+    """Of each channel, or of every two."""
+    return values**2 if axes == 1 else np.outer(values, values)
+
+
+def _times(scale: Floats64, mean: Floats64) -> Floats64:
+    return scale * mean if scale.ndim == 1 else scale @ mean

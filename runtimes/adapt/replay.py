@@ -157,17 +157,20 @@ class Replay:
         """
         first, second = self._memory.latents(0), self._memory.latents(1)
         with self._training.candidate() as tail:
-            anchors, views = tail.run(self._training.anchor_latents), (tail.run(first), tail.run(second))
+            anchors, views = (
+                self._training.anchors.through(tail.run),
+                (first.through(tail.run), second.through(tail.run)),
+            )
         verdict = guard.judge(
             anchors=anchors,
             anchors_before=self._training.anchor_vectors,
             views=views,
             # Against what serves, small losses would add up.
-            views_before=(self._factory.run(first), self._factory.run(second)),
+            views_before=(first.through(self._factory.run), second.through(self._factory.run)),
         )
         self.offered = verdict
         if verdict.passed:
-            self.by = np.asarray((views[0] - self.serving.run(first)).mean(0), np.float64)
+            self.by = np.asarray((views[0] - first.through(self.serving.run)).mean(0), np.float64)
             self._training.accept()
             self._refused = 0
             self._serve()

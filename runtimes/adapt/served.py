@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from edgessl.metrics import unit
 from edgessl.runtimes.framefilter import FrameFilter
-from edgessl.runtimes.split import Port
+from edgessl.runtimes.port import Port, any_mixes
 from edgessl.runtimes.stem import PatchMap
 
 Floats = NDArray[np.float32]
@@ -52,6 +52,11 @@ class Served:
     affine: Affine | None = None
     tail: Mapping[str, Floats] | None = None
     front: Front | None = None
+
+    @property
+    def direct(self) -> bool:
+        """Whether the factory's trunk gives its latents, of frames as they come and with ports as inputs."""
+        return self.front is None and not any_mixes(self.ports)
 
     def same(self, other: Served) -> bool:
         """Whether both are made of the very same parts, whatever their numbers."""

@@ -30,7 +30,8 @@ from edgessl.runtimes.engines import Arrays
 from edgessl.runtimes.fold import Fold
 from edgessl.runtimes.framefilter import FrameFilter
 from edgessl.runtimes.graphs import graph_for, takes_plans, trunk_beside
-from edgessl.runtimes.split import Port, Tail, Trunk
+from edgessl.runtimes.port import Port, any_mixes
+from edgessl.runtimes.split import Tail, Trunk
 from edgessl.runtimes.stem import PatchMap
 
 Floats = NDArray[np.float32]
@@ -154,10 +155,7 @@ class Serving:
         fold = self._fold_once()
         if ports is not None and not fold.possible:
             return "split", "the bundle records no constants that take the ports in", self._split(ports, patch), False
-        constants = fold.constants(ports, patch)
-        if constants is None:
-            return "split", "with these ports a bias does not fit into int32", self._split(ports, patch), False
-        folded = self._own(constants=constants, affine=affine)
+        folded = self._own(constants=fold.constants(ports, patch), affine=affine)
         why = "every port stands right behind a convolution, which takes it in"
         if ports is None:
             why = "the first convolution takes in what is in front of it"
@@ -177,8 +175,8 @@ class Serving:
 
     def _split(self, ports: tuple[Port, ...] | None, patch: PatchMap | None, tail: Tail | None = None) -> Embed:
         trunk, factory = self._halves_once()
-        if patch is not None:
-            trunk = self._trunk(patch)
+        if patch is not None or any_mixes(ports):
+            trunk = self._trunk(patch, ports)
         return partial(_in_halves, self._encoder, trunk, ports or trunk.identity, tail or factory)
 
     def _fold_once(self) -> Fold:
@@ -196,10 +194,10 @@ class Serving:
                 self._halves = self._trunk(), Tail(bundle, engine=engine, settings=settings)
             return self._halves
 
-    def _trunk(self, patch: PatchMap | None = None) -> Trunk:
+    def _trunk(self, patch: PatchMap | None = None, ports: tuple[Port, ...] | None = None) -> Trunk:
         bundle, engine, settings = self._encoder.bundle, self._encoder.engine, self._encoder.settings
         precision = trunk_beside(bundle, self._encoder.precision, engine)
-        return Trunk(bundle, engine=engine, precision=precision, settings=settings, patch=patch)
+        return Trunk(bundle, engine=engine, precision=precision, settings=settings, patch=patch, ports=ports)
 
 
 def _size(encoder: Encoder) -> int:

@@ -23,11 +23,11 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save
+from safetensors.numpy import save_file
 
 import edgessl
 from edgessl.errors import InputError, StateError
-from edgessl.files import hold_folder, sync_folder, write_atomic
+from edgessl.files import hold_folder, replacing, sync_folder
 from edgessl.runtimes.adapt.state import State
 
 FORMAT = 1
@@ -83,8 +83,11 @@ class Ring:
         number = self.next_number
         text = json.dumps({**values, "number": number}, sort_keys=True)
         arrays = {name: np.asarray(value, order="C") for name, value in tensors.items()}
-        content = save(arrays, {"state": text, "sha256": _digest(arrays, text)})
-        write_atomic(self.folder / f"snapshot-{number:08d}.safetensors", content)
+        with replacing(self.folder / f"snapshot-{number:08d}.safetensors") as file:  # never whole in memory once more
+            try:
+                save_file(arrays, file, {"state": text, "sha256": _digest(arrays, text)})
+            except SafetensorError as error:  # what the system refused, in other words
+                raise OSError(str(error)) from error
         self.next_number += 1
         for _, old in self.files()[RING:]:
             old.unlink(missing_ok=True)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from edgessl.bundle import Bundle
 from edgessl.errors import BundleError
-from edgessl.runtimes.adapt.memory import Memory
+from edgessl.runtimes.adapt.memory import Memory, Rounded
 from edgessl.runtimes.adapt.state import State
 from edgessl.runtimes.engines import EngineSettings, open_engine
 from edgessl.runtimes.graphs import engine_of_tail
@@ -83,12 +83,12 @@ class TailTraining:
         self._factory: Weights = {name: value.astype(np.float32) for name, value in bundle.tensors("weights").items()}
         try:
             facts: dict[str, Any] = bundle.manifest["step"]
-            self.batch, self._anchors = int(facts["batch"]), int(facts["anchors"])
+            self.batch, self._anchor_rows = int(facts["batch"]), int(facts["anchors"])
             chosen = {name: getattr(config, name) for name in ("lr", "momentum", "pull", "clip")}
             self._knobs = {name: float(facts[name] if value is None else value) for name, value in chosen.items()}
             shape = [1] * source["anchor.latents"].ndim
             shape[channel_axis] = -1
-            self.anchor_latents: Floats = source["anchor.latents"] * source["latent.scale"].reshape(shape)
+            self.anchors = Rounded(source["anchor.latents"], source["latent.scale"].reshape(shape).astype(np.float32))
             self.anchor_vectors: Floats = source["anchor.vectors"]
         except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise BundleError(f"{bundle.path} does not describe its step: {error!r}; export it again") from error
@@ -183,12 +183,12 @@ class TailTraining:
         self._credit = float(state.values["credit"])
 
     def _draw_anchors(self, memory: Memory, rng: np.random.Generator) -> tuple[Floats, Floats]:
-        replayed = min(round(self._config.replayed * self._anchors), len(memory))
+        replayed = min(round(self._config.replayed * self._anchor_rows), len(memory))
         latents, _, references = memory.sample(replayed, rng)
         # With replacement: a bundle may hold fewer anchors than a step takes.
-        rows = rng.choice(len(self.anchor_vectors), size=self._anchors - replayed, replace=True)
+        rows = rng.choice(len(self.anchor_vectors), size=self._anchor_rows - replayed, replace=True)
         return (
-            np.concatenate([self.anchor_latents[rows], latents]),
+            np.concatenate([self.anchors.rows(rows), latents]),
             np.concatenate([self.anchor_vectors[rows], references]),
         )
 

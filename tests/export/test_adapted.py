@@ -29,6 +29,7 @@ from edgessl.runtimes.adapt.serving import Serving
 from edgessl.runtimes.adapt.store import Ring, read_snapshot, snapshot_files
 from edgessl.runtimes.adapt.trunks import Trunks
 from edgessl.runtimes.engines import EngineSettings, open_engine
+from edgessl.runtimes.port import any_mixes
 from edgessl.runtimes.split import Trunk
 from edgessl.runtimes.verify import BOUNDS, replay
 
@@ -90,7 +91,9 @@ def test_what_is_read_is_what_the_learner_served(case: Case, bundle: Path) -> No
         case.served.tail is None,
     )
     for mine, theirs in zip(found.ports or (), case.served.ports or (), strict=True):
-        np.testing.assert_array_equal(mine, theirs)
+        for one, other in zip(mine, theirs, strict=True):
+            np.testing.assert_array_equal(one, other)
+    assert any_mixes(case.served.ports) == (case.served.ports is not None)
 
 
 def test_fp32_embeds_as_the_learner_does(case: Case, adapted: Path, bundle: Path) -> None:
@@ -143,9 +146,16 @@ def test_statistics_of_the_new_trunk_are_those_behind_the_learned_ports(
         was, now = before.run(case.served.front, case.frames, ports), after.run(case.frames, after.identity)
     for index, (scale, shift) in enumerate(ports):
         mean, square = was.means[index], was.squares[index]
-        np.testing.assert_allclose(now.means[index], scale * mean + shift, rtol=1e-3, atol=1e-3)
-        wanted = scale**2 * square + 2 * scale * shift * mean + shift**2
-        np.testing.assert_allclose(now.squares[index], wanted, rtol=1e-2, atol=1e-3)
+        matrix = scale if scale.ndim == 2 else np.diag(scale)
+        middle = mean @ matrix.T + shift
+        np.testing.assert_allclose(now.means[index], middle, rtol=1e-3, atol=1e-3)
+        if scale.ndim == 1:
+            wanted = scale**2 * square + 2 * scale * shift * mean + shift**2
+            np.testing.assert_allclose(now.squares[index], wanted, rtol=1e-2, atol=1e-3)
+        else:
+            apart = was.products[index] - mean[:, :, None] * mean[:, None]
+            wanted = matrix @ apart @ matrix.T + middle[:, :, None] * middle[:, None]
+            np.testing.assert_allclose(now.products[index], wanted, rtol=1e-2, atol=1e-2)
     # A filtered pixel half way between two levels may be rounded the other way.
     np.testing.assert_allclose(now.latents, was.latents, rtol=1e-3, atol=5e-3)
 
@@ -284,7 +294,8 @@ def run(model: onnx.ModelProto, feeds: dict[str, np.ndarray]) -> dict[str, np.nd
 def test_openvino_gets_float_and_int8_is_left_out(bundle: Path, tmp_path: Path) -> None:
     both = for_openvino_too(bundle, tmp_path / "both.edgessl")
     report = export_adapted(both, learned(both, tmp_path / "state", "ports").state, tmp_path / "out.edgessl")
-    assert list(report.left_out) == ["openvino int8"]
+    # This random encoder's int8 vectors may not stand the correction; what counts is OpenVINO's.
+    assert {*report.left_out} - {"onnxruntime int8"} == {"openvino int8"}
     rows = replay(open_bundle(report.path), "openvino")
     assert [row.file for row in rows] == ["openvino/encoder.fp32.xml", "encoder.b1.onnx", "openvino/trunk.fp32.xml"]
     assert all(row.ok for row in rows)

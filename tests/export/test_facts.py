@@ -73,7 +73,7 @@ def test_a_license_that_is_typed_counts_then_the_models_own(typed: str, known: s
 def test_the_split_says_what_the_device_needs() -> None:
     split = said()["split"]
     assert split["latent"] == [10, 8, 10]
-    assert all(set(port) == {"stage", "channels"} for port in split["ports"])
+    assert all(set(port) == {"stage", "channels", "products"} for port in split["ports"])
     assert [port["channels"] for port in split["ports"]] == [(6, 10, 12)[port["stage"]] for port in split["ports"]]
     assert split["ports"]
 

@@ -33,7 +33,7 @@ def test_trunk_and_tail_are_the_encoder(series_encoder: EncoderModule, series_sp
     with torch.no_grad():
         latents, *statistics = series_split.trunk(batch, *series_split.identity_ports())
         torch.testing.assert_close(series_split.tail(latents), series_encoder(batch), rtol=1e-5, atol=1e-6)
-    assert len(statistics) == 2 * len(series_encoder.ports)
+    assert len(statistics) == len(series_split.statistic_names())
     assert series_split.tail_weights()
     assert not any(isinstance(module, nn.BatchNorm2d) for module in series_split.encoder.modules())
 
@@ -42,7 +42,7 @@ def test_trunk_and_tail_are_the_encoder(series_encoder: EncoderModule, series_sp
 def test_every_graph_is_that_of_pytorch(series_encoder: EncoderModule, series_split: Split, tmp_path: Path) -> None:
     split, batch = series_split, samples(series_encoder.input, 5, seed=3)
     ports = tuple(port + 0.1 * (place + 1) for place, port in enumerate(split.identity_ports()))
-    statistics = [f"port{index}.{part}" for index in range(len(split.encoder.ports)) for part in ("mean", "square")]
+    statistics = split.statistic_names()
     blank = split.encoder.blank(2)
     write_graph(
         split.encoder, (blank,), tmp_path / "e.onnx", inputs=["frames"], outputs=["vectors"], dynamic=["frames"]

@@ -70,8 +70,7 @@ def clean(path: Path) -> bool:
 
 
 def outputs_of(split: Split) -> list[str]:
-    ports = range(len(split.encoder.ports))
-    return ["latents", *(f"port{index}.{part}" for index in ports for part in ("mean", "square"))]
+    return ["latents", *split.statistic_names()]
 
 
 @pytest.mark.slow

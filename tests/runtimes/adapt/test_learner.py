@@ -213,7 +213,7 @@ def full(*_):
 
 
 def test_closing_on_a_full_disk_raises_nothing_and_lets_the_folder_go(encoder, tmp_path, scenes, monkeypatch):
-    monkeypatch.setattr("edgessl.runtimes.adapt.store.write_atomic", full)
+    monkeypatch.setattr("edgessl.runtimes.adapt.store.save_file", full)
     with encoder.learner(tmp_path / "state") as learner:
         vectors = learner.observe(scenes(40, 6, NIGHT))
     assert np.isfinite(vectors).all()
@@ -226,7 +226,7 @@ def test_closing_on_a_full_disk_raises_nothing_and_lets_the_folder_go(encoder, t
 def test_a_rollback_that_was_not_written_is_not_counted_as_written(encoder, tmp_path, scenes, monkeypatch):
     config = LearnerConfig(guard=GuardConfig(collapse_spread=1e9, rollbacks=9))
     with encoder.learner(tmp_path / "state", config=config) as learner:
-        monkeypatch.setattr("edgessl.runtimes.adapt.store.write_atomic", full)
+        monkeypatch.setattr("edgessl.runtimes.adapt.store.save_file", full)
         learner.observe(scenes(300, 6, NIGHT))
         assert {"rollback", "snapshot_failed"} <= set(kinds(learner))
         assert learner._rolled == 0
@@ -263,7 +263,7 @@ def test_a_graph_that_cannot_be_loaded_leaves_none_open(own, tmp_path, monkeypat
 
 def test_a_full_disk_costs_no_vector(encoder, tmp_path, scenes, monkeypatch):
     with encoder.learner(tmp_path / "state", config=LearnerConfig(snapshot_every=32)) as learner:
-        monkeypatch.setattr("edgessl.runtimes.adapt.store.write_atomic", full)
+        monkeypatch.setattr("edgessl.runtimes.adapt.store.save_file", full)
         assert np.isfinite(learner.observe(scenes(100, 6, NIGHT))).all()
         monkeypatch.undo()
     assert "snapshot_failed" in kinds(learner)

@@ -133,16 +133,6 @@ def test_a_small_graph_corrects_its_vectors_itself(bundle, monkeypatch):
             np.testing.assert_array_equal(serving.embed(frames), vectors)
 
 
-def test_a_bias_that_int32_cannot_hold_is_served_in_halves(bundle):
-    frames = samples(bundle)[:5]
-    ports = ports_of(bundle, shift=1e12)
-    with edgessl.open(bundle, precision="int8") as encoder, Serving(encoder) as serving:
-        serving.use(Served(ports=ports))
-        assert serving.info()["path"] == "split"
-        assert "int32" in serving.info()["why"]
-        np.testing.assert_array_equal(serving.embed(frames), in_halves(bundle, frames, ports, "int8"))
-
-
 def test_a_bundle_that_records_no_fold_is_served_in_halves(tiny, engine_name):
     frames, ports = samples(tiny), ports_of(tiny)
     with edgessl.open(tiny, engine=engine_name, precision="fp32") as encoder, Serving(encoder) as serving:

@@ -167,7 +167,7 @@ def test_a_rollback_on_a_full_disk_leaves_what_was_there(folder, monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(store, "write_atomic", full)
+    monkeypatch.setattr(store, "save_file", full)
     with pytest.raises(OSError, match="No space left"):
         roll_back(folder)
     assert [row.number for row in list_snapshots(folder)] == [3, 2, 1]
