@@ -7,12 +7,12 @@ take that in (`runtimes/fold.py`); the trunk's inputs are scales and shifts alon
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float32]
+Floats64 = NDArray[np.float64]
 #: scale `(channels,)` or mixing matrix `(channels, channels)`, and shift `(channels,)`
 Port = tuple[Floats, Floats]
 
@@ -32,39 +32,17 @@ def plain(channels: int) -> Port:
     return np.ones(channels, np.float32), np.zeros(channels, np.float32)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Passing:
-    """Statistics of what passes a place, frame by frame.
+def before(port: Port, mean: Floats64, square: Floats64) -> tuple[Floats64, Floats64]:
+    """Statistics of what comes in at a port, of what comes out of it.
 
-    Attributes:
-        mean, square: Of each channel, `(batch, channels)`.
-        products: Mean products of two channels, `(batch, channels, channels)`, where they are reported.
+    Args:
+        port: It.
+        mean: Of each channel, `(channels,)`.
+        square: Mean square of each, `(channels,)`, or mean product of every two, `(channels, channels)`, as where it mixes.
     """
-
-    mean: Floats
-    square: Floats
-    products: Floats | None = None
-
-    def before(self, port: Port) -> Passing:
-        """Of what comes in at a port, when these are of what comes out of it.
-
-        Raises:
-            ValueError: It mixes channels, and there are no products.
-        """
-        scale, shift = port
-        products = self.products
-        if products is not None:
-            across = self.mean[:, :, None] * shift
-            products = products - across - across.transpose(0, 2, 1) + shift[:, None] * shift
-        if not mixes(port):
-            mean = (self.mean - shift) / scale
-            square = (self.square - 2 * shift * self.mean + shift**2) / scale**2
-            return Passing(
-                mean=mean, square=square, products=None if products is None else products / np.outer(scale, scale)
-            )
-        if products is None:
-            raise ValueError("a port that mixes channels stands where their products are not reported")
-        back = np.linalg.inv(scale.astype(np.float64)).astype(np.float32)
-        products = back @ products @ back.T
-        square = np.diagonal(products, axis1=1, axis2=2).copy()
-        return Passing(mean=(self.mean - shift) @ back.T, square=square, products=products)
+    scale, shift = port
+    if square.ndim == 1:
+        return (mean - shift) / scale, (square - 2 * shift * mean + shift**2) / scale**2
+    back = np.linalg.inv(scale if mixes(port) else np.diag(scale)).astype(np.float64)
+    across = np.outer(mean, shift)
+    return back @ (mean - shift), back @ (square - across - across.T + np.outer(shift, shift)) @ back.T

@@ -17,7 +17,7 @@ from edgessl.runtimes.engines import Arrays, EngineSettings, open_engine
 from edgessl.runtimes.fold import Fold
 from edgessl.runtimes.graphs import engine_of_tail, graph_for
 from edgessl.runtimes.patch import with_weights
-from edgessl.runtimes.port import Passing, Port, any_mixes, plain
+from edgessl.runtimes.port import Port, any_mixes, plain
 from edgessl.runtimes.stem import PatchMap, Stem
 
 Floats = NDArray[np.float32]
@@ -29,12 +29,15 @@ DRIFT_BLOCK = 32  # consecutive frames whose statistics are averaged before drif
 class Observed:
     """What the trunk made of a batch.
 
+    Statistics are of what comes in at a port; where one mixes channels all ports are in the constants, and they are of what
+    comes out (`edgessl.runtimes.port.before`).
+
     Attributes:
         latents: `(batch, *latent)` float32.
-        means: Per port `(batch, channels)`: each frame's channel mean before that port.
-        squares: Per port `(batch, channels)`: each frame's channel mean square before that port.
+        means: Per port `(batch, channels)`: each frame's channel mean.
+        squares: Per port `(batch, channels)`: each frame's channel mean square.
         products: Of each port that may mix channels, by its number, `(batch, channels, channels)`: each frame's mean products
-            of two channels before that port.
+            of two channels.
     """
 
     latents: Floats
@@ -128,21 +131,12 @@ class Trunk:
             for part in (frames[start : start + CHUNK] for start in range(0, len(frames), CHUNK))
         ]
         found = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-        passing = [
-            Passing(
-                mean=found[f"port{index}.mean"],
-                square=found[f"port{index}.square"],
-                products=found.get(f"port{index}.products"),
-            )
-            for index in range(len(self.channels))
-        ]
-        if inside:
-            passing = [seen.before(port) for seen, port in zip(passing, ports, strict=True)]
+        numbers = range(len(self.channels))
         return Observed(
             latents=found["latents"],
-            means=tuple(seen.mean for seen in passing),
-            squares=tuple(seen.square for seen in passing),
-            products={index: seen.products for index, seen in enumerate(passing) if seen.products is not None},
+            means=tuple(found[f"port{index}.mean"] for index in numbers),
+            squares=tuple(found[f"port{index}.square"] for index in numbers),
+            products={index: found[f"port{index}.products"] for index in self._products},
         )
 
     def _checked(self, arrays: Arrays, batch: int) -> Arrays:

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from edgessl.runtimes.adapt.recenter import transport
 from edgessl.runtimes.adapt.state import State
-from edgessl.runtimes.port import Port, plain
+from edgessl.runtimes.port import Port, any_mixes, before, plain
 from edgessl.runtimes.split import Observed
 
 _TINY = 1e-12
@@ -113,9 +113,8 @@ class Ports:
         kept = min(self._weight, max(config.horizon - count, 0))
         self._weight = kept + count
         for index in range(len(self._source)):
-            squares = votes.squares[index] if self._square[index].ndim == 1 else votes.products[index]
-            for held, seen in ((self._mean, votes.means[index]), (self._square, squares)):
-                held[index] = (kept * held[index] + seen.sum(0, dtype=np.float64)) / self._weight
+            for held, seen in zip((self._mean, self._square), self._before(self.values, votes, index), strict=True):
+                held[index] = (kept * held[index] + count * seen) / self._weight
             self._since[index] += count
         if self.candidate is None:
             due = [index for index in range(len(self._source)) if self._due(index)]
@@ -130,9 +129,9 @@ class Ports:
         """
         self._pairs += len(present.latents)
         for index in range(self._port + 1, len(self._source)):
-            for place, votes in enumerate((present, moved)):
-                self._pair[index][place][0] += votes.means[index].sum(0, dtype=np.float64)
-                self._pair[index][place][1] += votes.squares[index].sum(0, dtype=np.float64)
+            for place, (ports, votes) in enumerate(((self.values, present), (self.candidate or self.values, moved))):
+                mean, square = self._before(ports, votes, index)
+                self._pair[index][place] += len(votes.latents) * np.stack([mean, _of_each(square)])
         if self.candidate is None or self._pairs < self._config.paired:
             return False
         for index in range(self._port + 1, len(self._source)):
@@ -221,7 +220,7 @@ class Ports:
         independent = self._weight / factor
         share = independent / (independent + self._config.trust)
         mean = share * self._mean[index] + (1 - share) * source_mean
-        present, usual = _variances(self._seen(index)), _variances(source_spread)
+        present, usual = _of_each(self._seen(index)), _of_each(source_spread)
         variance = share * present + (1 - share) * usual
         # A channel that is constant in the source has no spread to go back to.
         ratio = np.sqrt((usual + _TINY) / (variance + _TINY))
@@ -235,10 +234,10 @@ class Ports:
     def _mixing(self, index: int, scale: Floats64, independent: float) -> Floats64:
         """The map `(channels, channels)` of channels whose spreads alone would be scaled so."""
         config, (_, usual) = self._config, self._source[index]
-        spreads = np.sqrt(_variances(usual) + _TINY)
+        spreads = np.sqrt(_of_each(usual) + _TINY)
         wanted = usual / np.outer(spreads, spreads)
         present = self._seen(index)
-        units = np.sqrt(_variances(present) + _TINY)
+        units = np.sqrt(_of_each(present) + _TINY)
         share = independent / (independent + config.mixed)
         common = share * present / np.outer(units, units) + (1 - share) * wanted
         floor = config.floor * np.eye(len(scale))
@@ -246,6 +245,12 @@ class Ports:
         values, axes = np.linalg.eigh(moved)
         moved = axes * np.clip(values, 1 / config.clip, config.clip) @ axes.T
         return np.asarray(moved * np.outer(spreads, 1 / spreads))
+
+    def _before(self, ports: tuple[Port, ...], votes: Observed, index: int) -> tuple[Floats64, Floats64]:
+        """Averages of votes that went through `ports`, of what comes in at one of them."""
+        squares = votes.squares[index] if self._square[index].ndim == 1 else votes.products[index]
+        mean, square = (each.mean(0, dtype=np.float64) for each in (votes.means[index], squares))
+        return before(ports[index], mean, square) if any_mixes(ports) else (mean, square)
 
     def _seen(self, index: int) -> Floats64:
         """Of the stream, as the source's."""
@@ -260,8 +265,8 @@ class Ports:
         self._square[index] = _centred(held, old) * _squared(gain, held.ndim) + _squared(new, held.ndim)
 
 
-def _variances(spread: Floats64) -> Floats64:
-    """Of variances or of a covariance."""
+def _of_each(spread: Floats64) -> Floats64:
+    """Of each channel, where there may be every two."""
     return spread if spread.ndim == 1 else np.diagonal(spread)
 
 

@@ -80,7 +80,6 @@ class TailTraining:
         config: TailConfig,
     ) -> None:
         self._bundle, self._engine_name, self._settings, self._config = bundle, engine, settings, config
-        self._factory: Weights = {name: value.astype(np.float32) for name, value in bundle.tensors("weights").items()}
         try:
             facts: dict[str, Any] = bundle.manifest["step"]
             self.batch, self._anchor_rows = int(facts["batch"]), int(facts["anchors"])
@@ -99,10 +98,10 @@ class TailTraining:
 
     def reset(self) -> None:
         """Back to the factory's weights."""
-        self.weights = {name: value.copy() for name, value in self._factory.items()}
-        self.velocity = {name: np.zeros_like(value) for name, value in self._factory.items()}
-        self.average = {name: value.copy() for name, value in self._factory.items()}
-        self.served = {name: value.copy() for name, value in self._factory.items()}
+        # Of weights there are new arrays after each step, and none is ever written to: nobody needs a copy.
+        self.weights = {name: np.asarray(value, np.float32) for name, value in self._bundle.tensors("weights").items()}
+        self.velocity = {name: np.zeros_like(value) for name, value in self.weights.items()}
+        self.average, self.served = dict(self.weights), dict(self.weights)
         self.steps = self.accepted = 0
         self._credit = 0.0
 
@@ -152,13 +151,12 @@ class TailTraining:
 
     def accept(self) -> None:
         """Let the average serve."""
-        self.served = {name: value.copy() for name, value in self.average.items()}
+        self.served = dict(self.average)
         self.accepted += 1
 
     def withdraw(self) -> None:
         """Train on from the weights that serve: those in training were refused."""
-        for group in (self.weights, self.average):
-            group.update({name: value.copy() for name, value in self.served.items()})
+        self.weights, self.average = dict(self.served), dict(self.served)
         self.velocity = {name: np.zeros_like(value) for name, value in self.velocity.items()}
 
     def close(self) -> None:
@@ -168,9 +166,7 @@ class TailTraining:
     def state(self) -> State:
         """A copy."""
         groups = {"weights": self.weights, "velocity": self.velocity, "average": self.average, "served": self.served}
-        tensors = {
-            f"{group}.{name}": value.copy() for group, weights in groups.items() for name, value in weights.items()
-        }
+        tensors = {f"{group}.{name}": value for group, weights in groups.items() for name, value in weights.items()}
         return State(
             tensors=dict(tensors), values={"steps": self.steps, "accepted": self.accepted, "credit": self._credit}
         )
@@ -178,7 +174,7 @@ class TailTraining:
     def restore(self, state: State) -> None:
         """Go back to a copy."""
         for group in ("weights", "velocity", "average", "served"):
-            setattr(self, group, {name: value.copy() for name, value in state.part(group).tensors.items()})
+            setattr(self, group, dict(state.part(group).tensors))
         self.steps, self.accepted = int(state.values["steps"]), int(state.values["accepted"])
         self._credit = float(state.values["credit"])
 
