@@ -194,7 +194,7 @@ class Drift:
         self._vote_pace.update(moved)
         while len(self._votes) >= (length := config.block * self._vote_pace.stretch):
             block, self._votes = self._votes[:length], self._votes[length:]
-            place, noise = block.mean(0), float(block.var(0, ddof=1).sum()) / config.block
+            place, noise = block.mean(0), float(block.var(0, ddof=1).sum()) * self._vote_pace.factor / length
             here, known = self._clipped(block, config.score_clip).mean(0), self._shifts.places.get(self.shift)
             if known is None or near(place, known, noise, config.other):
                 self._apart = None

@@ -41,6 +41,8 @@ class EqualizeConfig:
         horizon: Votes that the statistics remember.
         trust: Independent votes that the source's statistics count for.
         floor: Share of the mean power that is added to every frequency, so that what hardly ever comes is not blown up.
+        smooth: Of the filter: the logarithm of the powers' ratio is averaged over bands, with normal weights whose standard
+            deviation is this share of all of them. Each band alone is of few scenes; a map of patches averages anyway.
         clip: Largest gain, either way.
         kept: Votes that recentring and ports count for when the front has moved: they were of other frames. A drive through
             winter that forgot more lost half a point.
@@ -53,6 +55,7 @@ class EqualizeConfig:
     horizon: int = 8000
     trust: float = 16.0
     floor: float = 1e-3
+    smooth: float = 0.125
     clip: float = 8.0
     kept: float = 1000.0
 
@@ -195,6 +198,8 @@ class Equalizer:
         usual, now = (max(float(each.power.mean()), 1e-12) for each in (source, stream))
         # Each in units of its own: all of a contrast that is gone comes back, and only the shape is held to the floor.
         shape = (source.power / usual + config.floor) / (stream.power / now + config.floor)
+        if self._kernel is None:
+            shape = np.exp(_smoothed(np.log(shape), config.smooth))
         gain = np.clip(np.sqrt(usual / now * shape), 1 / config.clip, config.clip)
         means = np.sqrt((source.var + config.floor) / (stream.var + config.floor))
         return gain, np.clip(means, 1 / config.clip, config.clip)
@@ -222,6 +227,20 @@ class Equalizer:
             self._source.mean[:, None] - maps.sum(2) * stream.mean[:, None]
         )  # the stream's mean goes to the source's
         return PatchMap(axes=self._axes, blocks=maps.astype(np.float32), shift=shift.astype(np.float32))
+
+
+def _smoothed(values: Floats64, share: float) -> Floats64:
+    """Each of `(channels, bands, bands)` averaged with those near it; the frame's mean, which is looked at apart, is none."""
+    known = np.ones(values.shape[1:])
+    known[0, 0] = 0.0
+    rows, columns = (_weights(count, share) for count in values.shape[1:])
+    return np.asarray((rows @ (values * known) @ columns) / (rows @ known @ columns))
+
+
+def _weights(count: int, share: float) -> Floats64:
+    """Normal weights `(count, count)` of each for each."""
+    place = np.arange(count) / count
+    return np.asarray(np.exp(-0.5 * np.square((place[:, None] - place) / share)))
 
 
 def _lags(size: int, length: int) -> Floats64:

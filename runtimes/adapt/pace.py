@@ -34,11 +34,14 @@ class Pace:
         self._factors = np.zeros(0)
 
     @property
+    def factor(self) -> float:
+        """How many frames are worth an independent one, 1 or more."""
+        return max(1.0, float(np.median(self._factors))) if len(self._factors) >= _FEWEST else 1.0
+
+    @property
     def stretch(self) -> int:
         """By how much longer than a block what is averaged must be, 1 or more."""
-        if len(self._factors) < _FEWEST:
-            return 1
-        return int(min(self._most, max(1, round(float(np.median(self._factors)) / _PER_STRETCH))))
+        return int(min(self._most, max(1, round(self.factor / _PER_STRETCH))))
 
     def update(self, moved: NDArray[np.float64]) -> None:
         """Take in displacements `(frames, dim)`."""

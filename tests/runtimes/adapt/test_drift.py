@@ -104,6 +104,19 @@ def test_a_weak_shift_once_seen_stays():
     assert found[4:] == [0] * 56
 
 
+def test_short_scenes_are_no_shifts_of_their_own_where_blocks_are_not_as_much_longer():
+    """Blocks of four scenes of eight frames: the mean of one scatters as that of four frames does, not of 32."""
+    turns = 0
+    for seed in range(5):
+        world, rng = drift(stretch=2), np.random.default_rng(seed)
+        for number, scene in enumerate(NIGHT + rng.normal(0, 5.0, (300, SIZE))):
+            seen = frames(8, scene, seed=(seed, number))
+            judge(world, seen)
+            if world.shifted and world.present:
+                turns += bool(world.vote(seen)) and number >= 40
+    assert turns == 0
+
+
 def test_scenes_of_a_video_are_no_shifts_of_their_own():
     def decisions(stretch):
         world, found = drift(stretch=stretch), 0

@@ -84,7 +84,7 @@ def test_it_is_the_least_squares_fit_of_what_the_filter_puts_into_patches(source
     """Beside a regression of filtered patches on patches: away from the border, where the stationary model is exact."""
     clean = images(600, 6)
     stream = clean + np.random.default_rng(7).normal(0, 0.3, clean.shape).astype(np.float32)
-    whole, front = (fitted(source, stream, kernel) for kernel in (None, KERNEL))
+    whole, front = (fitted(source, stream, kernel, smooth=0.01) for kernel in (None, KERNEL))
     from scipy.fft import dctn, idctn
 
     own = stream.mean((2, 3), keepdims=True)
@@ -104,6 +104,27 @@ def test_it_is_the_least_squares_fit_of_what_the_filter_puts_into_patches(source
         regressed += ((x @ solution - aim[:, channel]) ** 2).mean() / 3
     assert error < 1.1 * regressed
     assert regressed < 0.5 * ((seen - aim) ** 2).mean()
+
+
+def test_a_filter_is_smooth_along_frequencies(source):
+    """The logarithm of the ratio of powers, each band averaged with all others but the frame's mean, by normal weights."""
+    noisy = images(40, 8) + np.random.default_rng(9).normal(0, 0.5, (40, 3, *SIZE)).astype(np.float32)
+    rough, smooth = (fitted(source, noisy, None, smooth=share, clip=1e9) for share in (0.01, 0.1))
+    wanted, place = np.zeros_like(rough.gain), np.stack(np.meshgrid(*map(np.arange, SIZE), indexing="ij"), -1) / SIZE
+    for row in range(SIZE[0]):
+        for column in range(SIZE[1]):
+            weights = np.exp(-0.5 * np.square((place - place[row, column]) / 0.1).sum(-1))
+            weights[0, 0] = 0
+            wanted[:, row, column] = (np.log(rough.gain) * weights).sum((1, 2)) / weights.sum()
+    np.testing.assert_allclose(np.log(smooth.gain), wanted, atol=1e-4)
+
+
+def test_of_few_scenes_a_smooth_filter_is_nearer_to_that_of_many(source):
+    rng = np.random.default_rng(9)
+    many = images(2000, 8) + rng.normal(0, 0.5, (2000, 3, *SIZE)).astype(np.float32)
+    aim = np.log(fitted(source, many, None, smooth=0.01).gain)[:, 1:, 1:]
+    rough, smooth = (np.log(fitted(source, many[:40], None, smooth=share).gain)[:, 1:, 1:] for share in (0.01, 0.125))
+    assert np.square(smooth - aim).mean() < 0.7 * np.square(rough - aim).mean()
 
 
 def test_few_votes_move_it_less(source):
@@ -130,7 +151,7 @@ def test_faded_statistics_count_for_so_many_votes(source):
 
 @pytest.mark.parametrize("kernel", [KERNEL, None])
 def test_a_copy_goes_on_as_if_nothing_had_been(source, kernel):
-    one, other = (Equalizer(source, kernel, EqualizeConfig()) for _ in range(2))
+    one, other = (Equalizer(source, kernel, EqualizeConfig(least=0.0)) for _ in range(2))
     assert one.observe(images(40, 10))
     one.serve()
     assert not one.observe(images(30, 11))
