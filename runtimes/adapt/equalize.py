@@ -26,6 +26,7 @@ from edgessl.runtimes.stem import PatchMap
 
 Floats64 = NDArray[np.float64]
 _PATCH, _FILTER = ("blocks", "shift"), ("gain", "mean_gain", "shift")  # of each, what is learned
+_TINY = 1e-12
 _RIDGE = 1e-5  # of a pixel's variance, so that a patch without noise can be inverted
 
 
@@ -42,7 +43,8 @@ class EqualizeConfig:
         trust: Independent votes that the source's statistics count for.
         floor: Share of the mean power that is added to every frequency, so that what hardly ever comes is not blown up.
         smooth: Of the filter: the logarithm of the powers' ratio is averaged over bands, with normal weights whose standard
-            deviation is this share of all of them. Each band alone is of few scenes; a map of patches averages anyway.
+            deviation is this much of the logarithm of frequency, along which spectra of pictures are straight lines. Each band
+            alone is of few scenes; a map of patches averages anyway.
         clip: Largest gain, either way.
         kept: Votes that recentring and ports count for when the front has moved: they were of other frames. A drive through
             winter that forgot more lost half a point.
@@ -229,18 +231,18 @@ class Equalizer:
         return PatchMap(axes=self._axes, blocks=maps.astype(np.float32), shift=shift.astype(np.float32))
 
 
-def _smoothed(values: Floats64, share: float) -> Floats64:
+def _smoothed(values: Floats64, width: float) -> Floats64:
     """Each of `(channels, bands, bands)` averaged with those near it; the frame's mean, which is looked at apart, is none."""
     known = np.ones(values.shape[1:])
-    known[0, 0] = 0.0
-    rows, columns = (_weights(count, share) for count in values.shape[1:])
+    known[0, 0] = _TINY
+    rows, columns = (_weights(count, width) for count in values.shape[1:])
     return np.asarray((rows @ (values * known) @ columns) / (rows @ known @ columns))
 
 
-def _weights(count: int, share: float) -> Floats64:
+def _weights(count: int, width: float) -> Floats64:
     """Normal weights `(count, count)` of each for each."""
-    place = np.arange(count) / count
-    return np.asarray(np.exp(-0.5 * np.square((place[:, None] - place) / share)))
+    place = np.log1p(np.arange(count))
+    return np.asarray(np.exp(-0.5 * np.square((place[:, None] - place) / width)))
 
 
 def _lags(size: int, length: int) -> Floats64:

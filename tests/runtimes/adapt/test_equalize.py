@@ -110,20 +110,21 @@ def test_a_filter_is_smooth_along_frequencies(source):
     """The logarithm of the ratio of powers, each band averaged with all others but the frame's mean, by normal weights."""
     noisy = images(40, 8) + np.random.default_rng(9).normal(0, 0.5, (40, 3, *SIZE)).astype(np.float32)
     rough, smooth = (fitted(source, noisy, None, smooth=share, clip=1e9) for share in (0.01, 0.1))
-    wanted, place = np.zeros_like(rough.gain), np.stack(np.meshgrid(*map(np.arange, SIZE), indexing="ij"), -1) / SIZE
+    wanted, place = np.zeros_like(rough.gain), np.log1p(np.stack(np.meshgrid(*map(np.arange, SIZE), indexing="ij"), -1))
     for row in range(SIZE[0]):
         for column in range(SIZE[1]):
             weights = np.exp(-0.5 * np.square((place - place[row, column]) / 0.1).sum(-1))
             weights[0, 0] = 0
             wanted[:, row, column] = (np.log(rough.gain) * weights).sum((1, 2)) / weights.sum()
-    np.testing.assert_allclose(np.log(smooth.gain), wanted, atol=1e-4)
+    found, wanted = (each.reshape(3, -1)[:, 1:] for each in (np.log(smooth.gain), wanted))
+    np.testing.assert_allclose(found, wanted, atol=2e-3)  # a width of 0.01 is not quite none
 
 
 def test_of_few_scenes_a_smooth_filter_is_nearer_to_that_of_many(source):
     rng = np.random.default_rng(9)
     many = images(2000, 8) + rng.normal(0, 0.5, (2000, 3, *SIZE)).astype(np.float32)
     aim = np.log(fitted(source, many, None, smooth=0.01).gain)[:, 1:, 1:]
-    rough, smooth = (np.log(fitted(source, many[:40], None, smooth=share).gain)[:, 1:, 1:] for share in (0.01, 0.05))
+    rough, smooth = (np.log(fitted(source, many[:40], None, smooth=share).gain)[:, 1:, 1:] for share in (0.01, 0.125))
     assert np.square(smooth - aim).mean() < 0.7 * np.square(rough - aim).mean()
 
 
