@@ -37,7 +37,7 @@ from edgessl.runtimes.fold import Fold, mixing
 from edgessl.runtimes.framefilter import FrameFilter
 from edgessl.runtimes.patch import with_weights
 from edgessl.runtimes.port import any_mixes, mixes
-from edgessl.runtimes.stem import PatchMap, Stem, kernel_of
+from edgessl.runtimes.stem import PatchMap, kernel_of
 from edgessl.runtimes.verify import Golden, ParityRow, golden_of
 
 ENGINE = "onnxruntime"
@@ -243,12 +243,11 @@ def _pair(parent: Bundle, served: Served, precision: str) -> dict[str, onnx.Mode
     """Encoder and trunk of one precision, with what was learned in them."""
     content, ports = parent.graph("trunk", precision, ENGINE).read_bytes(), served.ports or ()
     patch = served.front if isinstance(served.front, PatchMap) else None
-    if any_mixes(ports):
+    inside = ports if any_mixes(ports) else None
+    if inside or patch is not None:
         fold = Fold(parent, engine=ENGINE, precision=precision, role="trunk")
-        content, ports = with_weights(content, fold.constants(ports, patch)), ()
-    elif patch is not None:
-        stem = Stem(parent, "trunk", engine=ENGINE, precision=precision)
-        content = with_weights(content, stem.constants(patch))
+        content = with_weights(content, fold.constants(inside, patch))
+    ports = () if inside else ports
     trunk = onnx.load_from_string(content)
     encoder = _folded(parent, served, precision)
     if encoder is None:

@@ -220,23 +220,22 @@ class Ports:
         independent = self._weight / factor
         share = independent / (independent + self._config.trust)
         mean = share * self._mean[index] + (1 - share) * source_mean
-        present, usual = _of_each(self._seen(index)), _of_each(source_spread)
-        variance = share * present + (1 - share) * usual
+        seen, usual = self._seen(index), _of_each(source_spread)
+        variance = share * _of_each(seen) + (1 - share) * usual
         # A channel that is constant in the source has no spread to go back to.
         ratio = np.sqrt((usual + _TINY) / (variance + _TINY))
         scale = np.clip(ratio, 1 / self._config.clip, self._config.clip)
         if source_spread.ndim == 2:
-            scale = self._mixing(index, scale, independent)
+            scale = self._mixing(seen, source_spread, scale, independent)
         value = scale.astype(np.float32), (source_mean - _times(scale, mean)).astype(np.float32)
         self.withdraw()
         self._port, self.candidate = index, (*self.values[:index], value, *self.values[index + 1 :])
 
-    def _mixing(self, index: int, scale: Floats64, independent: float) -> Floats64:
-        """The map `(channels, channels)` of channels whose spreads alone would be scaled so."""
-        config, (_, usual) = self._config, self._source[index]
+    def _mixing(self, present: Floats64, usual: Floats64, scale: Floats64, independent: float) -> Floats64:
+        """The map `(channels, channels)` between two covariances of channels whose spreads alone would be scaled so."""
+        config = self._config
         spreads = np.sqrt(_of_each(usual) + _TINY)
         wanted = usual / np.outer(spreads, spreads)
-        present = self._seen(index)
         units = np.sqrt(_of_each(present) + _TINY)
         share = independent / (independent + config.mixed)
         common = share * present / np.outer(units, units) + (1 - share) * wanted
