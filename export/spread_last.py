@@ -28,7 +28,6 @@ def spread_last(graph: fx.Graph) -> None:
         if node.target in _SPREADS:
             for user in [user for user in node.users if user.target in _POINTWISE]:
                 _move(graph, node, user)
-    _drop_turns(graph)
     graph.eliminate_dead_code()
 
 
@@ -48,15 +47,6 @@ def _move(graph: fx.Graph, spread: fx.Node, user: fx.Node) -> None:
         graph.erase_node(user)
         if before.target in _SPREADS:
             _move(graph, before, small)
-
-
-def _drop_turns(graph: fx.Graph) -> None:
-    """Two axes that change places twice are where they were; an engine that sees both turns may not see a product's own."""
-    for node in graph.nodes:
-        if node.target is _ATEN.permute.default:
-            first, axes = node.args
-            if first.target is node.target and [first.args[1][axis] for axis in axes] == list(range(len(axes))):
-                node.replace_all_uses_with(first.args[0])
 
 
 def _shape(node: fx.Node) -> torch.Size:
