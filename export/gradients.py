@@ -1,15 +1,16 @@
 """Gradients in operators that every ONNX engine has, where ATen has no decomposition of its own.
 
 Engines compute a convolution whose weights are an input sample by sample, and with few positions each of those products reads all
-weights for a handful of numbers: such a convolution becomes one product over the whole batch (im2col), and so does its gradient.
-The three results of `aten.convolution_backward` are a transposed convolution (input), a convolution in which batch and
-channels change places (weight), and a sum (bias). A bilinear resize is a product with a matrix per axis, and its gradient
-one with their transposes.
+weights for a handful of numbers: such a convolution becomes one product over the whole batch (`columns.py`), and so do its
+gradients. With more positions the three results of `aten.convolution_backward` are a transposed convolution (input), a
+convolution in which batch and channels change places (weight), and a sum (bias). A bilinear resize is a product with a matrix per
+axis, and its gradient one with their transposes.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from math import prod
 from typing import Any
 
 import torch
@@ -18,9 +19,11 @@ from torch._decomp import core_aten_decompositions
 from torch.nn import functional
 
 from edgessl.errors import InputError
+from edgessl.export.columns import Windows, batch_first, batch_last, columns, summed
 
 _convolution: Callable[..., Tensor] = torch.ops.aten.convolution.default
 FEW = 64  #: positions up to which a convolution becomes one product; with more its columns take much memory. Ours
+FEWER = 16  #: the same of its gradient with respect to the input; with more a transposed convolution is as quick. Ours
 
 
 def decompositions() -> dict[Any, Callable[..., Any]]:
@@ -28,6 +31,7 @@ def decompositions() -> dict[Any, Callable[..., Any]]:
     table: dict[Any, Callable[..., Any]] = dict(core_aten_decompositions())
     table[torch.ops.aten.convolution.default] = convolution
     table[torch.ops.aten.convolution_backward.default] = convolution_backward
+    table[torch.ops.aten.pow.Tensor_Scalar] = power
     table[torch.ops.aten.upsample_bilinear2d_backward.default] = bilinear_backward
     return table
 
@@ -83,25 +87,32 @@ def convolution(
     """A two-dimensional convolution with few positions as one product; others stay what they are. The signature is ATen's."""
     if transposed or x.ndim != 4 or groups != 1:
         return NotImplemented  # type: ignore[no-any-return]
-    stride, padding, dilation = (list(_pair(values)) for values in (stride, padding, dilation))
-    height, width = (
-        (x.shape[2 + i] + 2 * padding[i] - dilation[i] * (weight.shape[2 + i] - 1) - 1) // stride[i] + 1 for i in (0, 1)
-    )
-    if height * width > FEW:
+    windows = _windows(x, weight, stride, padding, dilation)
+    if prod(windows.positions) > FEW:
         return NotImplemented  # type: ignore[no-any-return]
-    columns = _columns(x, weight, stride, padding, dilation, height, width)
-    product = weight.flatten(1) @ columns  # (out, batch * positions)
+    product = weight.flatten(1) @ columns(x, windows)  # (out, positions * batch)
     if bias is not None:
         product = product + bias.unsqueeze(1)
-    return product.reshape(len(weight), len(x), height, width).transpose(0, 1)
+    return batch_first(product, windows.positions, len(x))
 
 
-def _columns(
-    x: Tensor, weight: Tensor, stride: list[int], padding: list[int], dilation: list[int], height: int, width: int
-) -> Tensor:
-    """What each tap of each channel sees: `(in * kh * kw, batch * positions)`."""
-    taps = _taps(x.transpose(0, 1), weight, stride, padding, dilation, height, width)
-    return torch.stack(taps, 1).reshape(-1, len(x) * height * width)
+def _windows(
+    x: Tensor, weight: Tensor, stride: Sequence[int], padding: Sequence[int], dilation: Sequence[int]
+) -> Windows:
+    return Windows(
+        size=_pair(x.shape[2:]),
+        kernel=_pair(weight.shape[2:]),
+        stride=_pair(stride),
+        padding=_pair(padding),
+        dilation=_pair(dilation),
+    )
+
+
+def power(x: Tensor, exponent: float) -> Tensor:
+    """Small whole powers as products: engines compute others number by number. The signature is ATen's."""
+    if exponent == 1:
+        return x
+    return x * x if exponent == 2 else NotImplemented
 
 
 def _taps(
@@ -164,6 +175,9 @@ def _pair(values: Sequence[int]) -> tuple[int, int]:
 def _input_gradient(
     gradient: Tensor, x: Tensor, weight: Tensor, stride: list[int], padding: list[int], dilation: list[int], groups: int
 ) -> Tensor:
+    windows = _windows(x, weight, stride, padding, dilation)
+    if groups == 1 and prod(windows.positions) <= FEWER:
+        return summed(weight.flatten(1).T @ batch_last(gradient), windows, len(x))
     # A stride may leave rows and columns at the end that no output saw; they get their zeros back.
     unseen = [
         x.shape[2 + i]
@@ -179,8 +193,8 @@ def _weight_gradient(
     kernel = weight.shape[2:]
     positions = gradient.shape[2:]
     if groups == 1 and positions.numel() <= FEW:
-        columns = _columns(x, weight, stride, padding, dilation, *positions)
-        return (gradient.transpose(0, 1).flatten(1) @ columns.T).reshape(weight.shape)
+        seen = columns(x, _windows(x, weight, stride, padding, dilation))
+        return (batch_last(gradient) @ seen.T).reshape(weight.shape)
     if groups == 1:
         # Batch and channels change places; the forward stride becomes a dilation and the reverse.
         swapped = _convolution(

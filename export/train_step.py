@@ -24,6 +24,7 @@ from edgessl.export.gradients import decompositions
 from edgessl.export.graph import write_graph
 from edgessl.export.objectives import Objective, Source, objective, squared_distance
 from edgessl.export.split import Split, Tail
+from edgessl.export.spread_last import spread_last
 from edgessl.runtimes.engines import open_engine
 
 WEIGHT_BOUND = 1e-5  #: largest difference of a weight after one step, absolute
@@ -88,7 +89,7 @@ class Step(nn.Module):
         terms = self.loss(z_a, z_b, self.source) | {"anchor": squared_distance(z_anchor, reference)}
         loss = torch.stack(list(terms.values())).sum()
         gradients = list(torch.autograd.grad(loss, weights))
-        norm = torch.stack([gradient.square().sum() for gradient in gradients]).sum().sqrt()
+        norm = torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(gradient) for gradient in gradients]))
         share = (clip / (norm + 1e-6)).clamp_max(1.0)  # as torch.nn.utils.clip_grad_norm_
         factory = self.factory.values()
         velocity = [
@@ -138,6 +139,8 @@ def write_step(step: Step, path: Path) -> None:
     # Shapes are enough: with numbers, activations of a whole batch and their gradients would be in memory.
     trace = make_fx(run, decomposition_table=decompositions(), tracing_mode="fake", _allow_non_fake_inputs=True)
     traced = trace(list(example))
+    spread_last(traced.graph)
+    traced.recompile()
     write_graph(_Traced(traced), example, path, inputs=step.inputs(), outputs=step.outputs())
 
 
