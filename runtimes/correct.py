@@ -62,13 +62,13 @@ def with_affine(
             if not any(node is step for step in gone):
                 parts.append(encoded(_NODE, _renamed(node.field.value)))
             elif node is gone[-1]:
-                parts.append(encoded(_NODE, _node("LpNormalization", node.reads[:1], "before", "unit.before")))
+                parts.append(encoded(_NODE, _written("LpNormalization", node.reads[:1], "before", "unit.before")))
     except ValueError as error:
         raise BundleError(f"the graph cannot be read: {error}; copy the bundle again") from error
     if sum(node.gives.count(_VECTORS) for node in nodes) != 1:
         raise BundleError("the graph has no operator that gives 'vectors'; export the bundle again")
     constants = {"matrix": matrix, "shift": shift}
-    own = [_node(operator, list(map(_named, reads)), gives, gives or "unit") for operator, reads, gives in _STEPS]
+    own = [_written(operator, list(map(_named, reads)), gives, gives or "unit") for operator, reads, gives in _STEPS]
     parts += [graph.value[at:], *(encoded(_NODE, node) for node in own)]
     parts += [encoded(_INITIALIZER, _tensor(name, value)) for name, value in constants.items()]
     return replaced(content, graph, parts)
@@ -131,7 +131,7 @@ def _renamed(node: memoryview) -> bytes:
     return bytes(body + node[at:])
 
 
-def _node(operator: str, reads: Sequence[bytes], gives: str, name: str) -> bytes:
+def _written(operator: str, reads: Sequence[bytes], gives: str, name: str) -> bytes:
     parts = [encoded(_INPUT, value) for value in reads]
     parts += [encoded(_OUTPUT, _named(gives) if gives else _VECTORS)]
     parts += [encoded(_NODE_NAME, _named(name)), encoded(_OP_TYPE, operator.encode())]
