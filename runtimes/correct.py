@@ -45,8 +45,8 @@ def with_affine(
         content: An ONNX file.
         matrix: `(dim, dim)`.
         shift: `(dim,)`.
-        short: Where three operators bring `vectors` to unit length, one takes their place: onnxruntime saves with it most of
-            what the correction costs. OpenVINO is slower with that one.
+        short: Where three operators bring `vectors` to unit length, one takes their place: onnxruntime saves with it about
+            half of what the correction costs. OpenVINO is slower with that one.
 
     Raises:
         BundleError: It is no ONNX file, or none of its operators gives `vectors`.

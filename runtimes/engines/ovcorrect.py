@@ -19,7 +19,8 @@ def correct(model: Any, matrix: NDArray[np.float32], shift: NDArray[np.float32])
     """Behind `vectors`, what `correct.with_affine` puts there; in place.
 
     Where one operator brings a vector to unit length, it does so in front of the product too, instead of the graph's own two:
-    between small ones OpenVINO waits for its workers, and that is half of what the correction costs a batch.
+    between small ones OpenVINO waits for its workers, which is much of what the correction costs a batch. For a single sample
+    the product is nearly all of it.
 
     Args:
         model: The graph.
