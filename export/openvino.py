@@ -3,18 +3,12 @@
 from __future__ import annotations
 
 import re
-import sys
 from pathlib import Path
 from typing import Any
 
-# Importing openvino reports itself through this package; with None there the stub that it ships answers instead.
-if "openvino_telemetry" not in sys.modules:
-    sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]
-import openvino
-
 from edgessl.errors import EngineError
 from edgessl.runtimes.constants import ConvConstants
-from edgessl.runtimes.engines.openvino import shared_core
+from edgessl.runtimes.engines.ovcore import openvino, shared_core
 
 _COUNTED = re.compile(r"[A-Z][A-Za-z0-9]*_\d+")  # `Reshape_10359`: OpenVINO's name for what has none
 

@@ -16,6 +16,8 @@ BLOCK = "import sys\nfor name in {heavy!r}.split(): sys.modules[name] = None  # 
 OWN_FILES = {
     "edgessl.runtimes.engines.onnxrt": "onnxruntime",
     "edgessl.runtimes.engines.openvino": "openvino",
+    "edgessl.runtimes.engines.ovcore": "openvino",
+    "edgessl.runtimes.engines.ovcorrect": "openvino",
     "edgessl.runtimes.robot.metrics": "prometheus_client",
     "edgessl.runtimes.robot.rerun": "rerun pyarrow",
     "edgessl.runtimes.robot.zenoh": "zenoh",

@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
-import sys
 import threading
 from collections.abc import Collection, Mapping
 from contextlib import suppress
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-# Importing openvino reports itself through this package; with None there the stub that it ships answers instead.
-if "openvino_telemetry" not in sys.modules:
-    sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]
-import openvino
-
 from edgessl.errors import BundleError, EngineError
-from edgessl.runtimes.correct import TINY
 from edgessl.runtimes.engines.base import Affine, Arrays, EngineSettings, TensorInfo, check_feeds, refuse_settings
 from edgessl.runtimes.engines.ovcache import open_cache, prune
+from edgessl.runtimes.engines.ovcore import openvino, shared_core
+from edgessl.runtimes.engines.ovcorrect import correct
 from edgessl.runtimes.engines.ovfused import count_products, rounded_in
 from edgessl.runtimes.engines.ovsingle import Single, model_of_one, shape_of
 from edgessl.runtimes.engines.preflight import refuse_endless
@@ -84,7 +79,7 @@ class OpenVino:
                 raise ValueError(f"it holds control flow ({', '.join(loops)}), which has no bound in time")
             _replace(self._model, constants or {})
             if affine is not None:
-                _correct(self._model, *affine)
+                correct(self._model, *affine)
             self._describe(self._model)  # compiled, it may call one of two ends that hold the same by the other's name
             one = model_of_one(self._model)
             if one is not None:
@@ -217,23 +212,6 @@ def _replace(model: Any, constants: Arrays) -> None:
         node.output(0).replace(openvino.op.Constant(np.ascontiguousarray(value)).output(0))
 
 
-def _correct(model: Any, matrix: NDArray[np.float32], shift: NDArray[np.float32]) -> None:
-    """Behind `vectors`, what `correct.with_affine` puts there."""
-    results = [result for result in model.get_results() if "vectors" in result.input(0).get_tensor().get_names()]
-    if len(results) != 1:
-        raise BundleError("the graph has no output 'vectors'; export the bundle again")
-    result, operators, constant = results[0], openvino.opset13, openvino.op.Constant
-    before = result.input_value(0)
-    before.set_names(before.get_names() - {"vectors"})
-    moved = operators.add(
-        operators.matmul(before, constant(np.ascontiguousarray(matrix)), False, False), constant(shift[None])
-    )
-    length = operators.reduce_l2(moved, constant(np.array([1])), keep_dims=True)
-    unit = operators.divide(moved, operators.maximum(length, constant(np.array([[TINY]], np.float32))))
-    unit.output(0).set_names({"vectors"})
-    result.input(0).replace_source_output(unit.output(0))
-
-
 def _constants(model: Any, names: Collection[str]) -> dict[str, Any]:
     """The nodes of constants; each name must stand once."""
     nodes = [
@@ -244,17 +222,6 @@ def _constants(model: Any, names: Collection[str]) -> dict[str, Any]:
         missing = ", ".join(sorted(set(names) - set(found))) or "each of its constants once"
         raise BundleError(f"the graph does not have {missing}; export it again")
     return found
-
-
-@cache
-def shared_core() -> Any:
-    """The one core of this process, never destroyed.
-
-    A core puts a signal stack of its own in place, and puts back what it found when it goes. Of two that go in the order in
-    which they came the second puts back the first one's, which is freed: the next signal with a handler, Ctrl-C say, is then a
-    segmentation fault (openvino 2026.4.1).
-    """
-    return openvino.Core()
 
 
 def _version() -> str:

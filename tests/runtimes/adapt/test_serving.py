@@ -119,6 +119,38 @@ def test_ports_and_affine_come_in_that_order(bundle):
     np.testing.assert_allclose(given, affine.apply(in_halves(bundle, frames, ports, "fp32")), atol=1e-4)
 
 
+@pytest.mark.parametrize("path", ["factory", "affine", "folded", "split"])
+@pytest.mark.usefixtures("any_size")
+def test_vectors_are_the_callers_and_no_later_call_changes_them(bundle, tiny, engine_name, path):
+    where = tiny if path == "split" else bundle
+    frames, ports = samples(where), ports_of(where) if path in ("folded", "split") else None
+    with edgessl.open(where, engine=engine_name, precision="fp32") as encoder, Serving(encoder) as serving:
+        serving.use(Served(ports=ports, affine=None if path == "factory" else affine_of(encoder.dim)))
+        assert serving.info()["path"] == ("factory" if path == "affine" else path)
+        for count in (1, 3, 9):
+            kept = serving.embed(frames[:count])
+            before = kept.copy()
+            serving.embed(frames[-count:])
+            np.testing.assert_array_equal(kept, before)
+            kept[:] = 7.0  # a caller may; neither this nor the encoder gives it out again
+            np.testing.assert_array_equal(serving.embed(frames[:count]), before)
+            assert not (encoder.embed(frames[:count]) == 7.0).any()
+
+
+@pytest.mark.parametrize("count", [0, 1, 3, 21])
+def test_the_affine_correction_behind_trunk_and_tail_is_its_formula(tiny, engine_name, count):
+    frames, ports = samples(tiny)[:count], ports_of(tiny)
+    with edgessl.open(tiny, engine=engine_name, precision="fp32") as encoder, Serving(encoder) as serving:
+        serving.use(Served(ports=ports))
+        vectors = serving.embed(frames).astype(np.float64)
+        affine = affine_of(encoder.dim)
+        serving.use(Served(ports=ports, affine=affine))
+        assert serving.info()["path"] == "split"
+        given = serving.embed(frames)
+    moved = vectors @ affine.matrix + affine.shift
+    np.testing.assert_allclose(given, moved / np.linalg.norm(moved, axis=1, keepdims=True), atol=1e-6)
+
+
 def test_a_small_graph_corrects_its_vectors_itself(bundle, monkeypatch):
     frames, ports = samples(bundle)[:3], ports_of(bundle)
     with edgessl.open(bundle) as encoder, Serving(encoder) as serving:
