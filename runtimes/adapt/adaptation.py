@@ -94,12 +94,12 @@ class Adaptation:
     @property
     def active(self) -> bool:
         """Whether what was learned serves; if not, the factory's encoder does."""
-        return self.drift.shifted and not self.guard.frozen
+        return self.drift.shifted and not self.drift.mild and not self.guard.frozen
 
     @property
     def teaches(self) -> bool:
-        """Whether the latest frames may be learned from."""
-        return self.active and self.drift.present
+        """Whether the latest frames may be learned from; in a mild shift they only say which one they are of."""
+        return self.drift.shifted and self.drift.present and not self.guard.frozen
 
     @property
     def served(self) -> Served:
@@ -124,9 +124,8 @@ class Adaptation:
     def present(self, frames: NDArray[Any], first: Observed, then: Served) -> Observed:
         """What the trunk that serves makes of frames: what it gave `first`, when version `then` served, where it is the same."""
         now = self.served
-        if now.direct and then.direct and now.ports is then.ports:
-            return first
-        return self._trunks.run(now.front, frames, self.ports())
+        same = now.direct and then.direct and now.ports is then.ports
+        return first if same else self._trunks.run(now.front, frames, self.ports())
 
     def watched(self, start: int, count: int) -> NDArray[np.bool_]:
         """Which of the stream's next `count` frames, the first of which has number `start`, are to be observed."""
@@ -165,7 +164,7 @@ class Adaptation:
         Returns:
             What went wrong; empty when nothing did.
         """
-        votes = seen.rows(seen.novel)
+        votes, adapting = seen.rows(seen.novel), not self.drift.mild
         if turn := self.drift.vote(votes.whitened):
             self._say("another_shift", shift=self.drift.shift, votes=self.votes, distance=turn)
             self._attend = self._config.attend
@@ -173,6 +172,10 @@ class Adaptation:
             self._turn(near=turn == "near")
             return ""
         self.votes += len(votes.raw)
+        if self.drift.mild:
+            if adapting:
+                self._say("mild", shift=self.drift.shift, votes=self.votes)
+            return ""
         if reason := self.guard.collapsing(votes.raw):
             return reason
         self._dependence.update(votes.raw)
@@ -181,9 +184,7 @@ class Adaptation:
         if self.drift.confirmed >= self._config.confirm_ports:
             observed = votes.observed if self._level != "recenter" else None
             images = prepared(votes.frames, self._prepare) if self._prepare else None
-            again = partial(self._again, votes)
-            move = self._alignment.move(observed, images, votes.raw, factor, again)
-            if move is not None:
+            if move := self._alignment.move(observed, images, votes.raw, factor, partial(self._again, votes)):
                 self._dependence.moved(move.by)
                 self._say(move.kind, **move.numbers)
         if self._replay and self.drift.confirmed >= self._config.confirm_tail:
@@ -287,8 +288,7 @@ class Adaptation:
         return Served(number=number, ports=ports, affine=learned.affine, tail=tail, front=learned.front)
 
     def _raw(self, latents: NDArray[np.float32]) -> NDArray[np.float32]:
-        tail = self._replay.serving if self._replay and self.served.tail is not None else self._tail
-        return tail.run(latents)
+        return (self._replay.serving if self._replay and self.served.tail is not None else self._tail).run(latents)
 
     def _again(self, votes: Seen, front: Front | None, ports: tuple[Port, ...]) -> tuple[Observed, NDArray[np.float32]]:
         observed = self._trunks.run(front, votes.frames, ports or self._trunks.factory.identity)

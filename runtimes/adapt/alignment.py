@@ -66,7 +66,8 @@ class Alignment:
         self._recenter = Recenter(source["embedding.mean"], covariance, config.recenter)
         means = [source[f"port{index}.mean"] for index in range(ports)]
         spreads = [source[f"port{index}.{'covariance' if index in mixing else 'var'}"] for index in range(ports)]
-        self._ports = Ports(means, spreads, config.ports)
+        # What moves in front brings the first port's channels back; moving both gave nothing, and cost votes.
+        self._ports = Ports(means, spreads, config.ports, still=1 if equalizer else 0)
         self._equalizer = equalizer
         self._config = config
         self._gap = np.zeros(len(source["embedding.mean"]))  # sum, over paired votes, of how a candidate moves vectors

@@ -100,18 +100,30 @@ class Change:
             return None
         known = self._before[shift]
         self.suspicious = not near(block.place, known.place, block.noise, config.share)
-        if len(self._recent) < config.blocks:
-            return None
         here, places = (np.stack(part) for part in zip(*self._recent, strict=True))
+        # What comes at once is plain from fewer blocks, beside those right before them: dusk is no change in a few blocks.
+        for few in (config.blocks // 4, config.blocks // 2):
+            rest = len(places) - few
+            if rest >= few and self._apart(places[-few:], places[:-few].mean(0), rest):
+                return self._changed(here[-few:], places[-few:])
+        if len(places) == config.blocks and self._apart(places, known.place, min(self._counts[shift], config.memory)):
+            return self._changed(here, places)
+        return None
+
+    def _apart(self, places: Floats64, before: Floats64, count: int) -> bool:
+        """Whether the mean of blocks clearly lies elsewhere than that of `count` others."""
         # Of the blocks themselves: in a video they are hardly more like each other than scenes.
         scatter = float(places.var(0, ddof=1).sum())
-        last = Block(here.mean(0), places.mean(0), scatter / len(places))
-        noise = last.noise + scatter / min(self._counts[shift], config.memory)
-        clear = float(np.square(last.place - known.place).sum()) > 2 * noise
-        if not clear or near(last.place, known.place, noise, config.share):
-            return None
-        self.restart(shift)
-        return last
+        noise = scatter / len(places) + scatter / count
+        # The fewer they are, the worse their scatter is known, and the more often they are looked at.
+        clear = 2 * (self._config.blocks / len(places)) ** 0.5
+        apart = float(np.square(places.mean(0) - before).sum())
+        return apart > clear * noise and not near(places.mean(0), before, noise, self._config.share)
+
+    def _changed(self, here: Floats64, places: Floats64) -> Block:
+        """The mean of these blocks; what comes next is a stretch of its own."""
+        self.restart(self._shift)
+        return Block(here.mean(0), places.mean(0), float(places.var(0, ddof=1).sum()) / len(places))
 
     def restart(self, shift: int) -> None:
         """The next block is the first of a stretch in this shift."""

@@ -23,6 +23,7 @@ from edgessl.runtimes.adapt.state import State, joined
 from edgessl.runtimes.split import DRIFT_BLOCK
 
 _FEW_FRAMES = 4  # that make one suspicious
+_FEW_BLOCKS = 4  # of votes, which say how far a shift goes
 #: where votes turn out to be: in the present shift, in one near to it, in one far from it
 Turn = Literal["", "near", "far"]
 
@@ -50,6 +51,7 @@ class DriftConfig:
             beyond the threshold, but not as far as a night.
         other: Two blocks of votes in a row that lie further from the present shift than this share of the shorter of
             both, squared, are of another one.
+        mild: A shift of a lower score is left to the factory's encoder: adapting to less loses as often as it wins.
         known: Shifts that are remembered.
         change: When many blocks say that it is another one that lies nearer.
     """
@@ -62,10 +64,11 @@ class DriftConfig:
     alarm: float = 2.0
     slow: int = 8
     slow_alarm: float = 0.5
-    enter: float = 0.4
+    enter: float = 0.6
     leave: float = 0.25
     order: float = 0.25
     other: float = 0.5
+    mild: float = 0.25
     known: int = 16
     change: ChangeConfig = field(default_factory=ChangeConfig)
 
@@ -168,6 +171,12 @@ class Drift:
     def confirmed(self) -> int:
         """Blocks of votes that were of the present shift."""
         return self._shifts.counts.get(self.shift, 0)
+
+    @property
+    def mild(self) -> bool:
+        """Whether the present shift is too small to be worth adapting to."""
+        known = self.confirmed >= _FEW_BLOCKS
+        return known and score_of(self._shifts.signatures[self.shift][None]) < self.config.mild * self.threshold
 
     @property
     def present(self) -> bool:

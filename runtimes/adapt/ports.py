@@ -62,6 +62,7 @@ class Ports:
         spreads: Of the source, per port the variances `(channels,)`; of one that may mix them the covariance
             `(channels, channels)`.
         config: How they move.
+        still: So many of the first do not move: what stands in front of them does.
 
     Attributes:
         values: Positions to serve with.
@@ -71,12 +72,17 @@ class Ports:
     candidate: tuple[Port, ...] | None
 
     def __init__(
-        self, means: list[NDArray[np.floating]], spreads: list[NDArray[np.floating]], config: PortsConfig
+        self,
+        means: list[NDArray[np.floating]],
+        spreads: list[NDArray[np.floating]],
+        config: PortsConfig,
+        *,
+        still: int = 0,
     ) -> None:
         self._source = [
             (mean.astype(np.float64), spread.astype(np.float64)) for mean, spread in zip(means, spreads, strict=True)
         ]
-        self._config = config
+        self._config, self._still = config, still
         self.reset()
 
     def reset(self) -> None:
@@ -117,7 +123,7 @@ class Ports:
                 held[index] = (kept * held[index] + count * seen) / self._weight
             self._since[index] += count
         if self.candidate is None:
-            due = [index for index in range(len(self._source)) if self._due(index)]
+            due = [index for index in range(self._still, len(self._source)) if self._due(index)]
             if due:  # one that never moved before one that may again, shallow before deep
                 self._propose(min(due, key=lambda index: self._fitted[index]), factor)
 

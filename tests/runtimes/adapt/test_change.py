@@ -83,7 +83,7 @@ def test_a_block_that_may_be_the_first_of_a_change_is_suspicious() -> None:
 def test_blocks_before_and_after_another_shift_are_not_compared_as_one_stretch() -> None:
     change = Change(CONFIG)
     found(change, blocks(RAIN, 40))
-    assert found(change, blocks(SLEET, 6, 1)) == []
+    assert found(change, blocks(SLEET, 3, 1)) == []
     assert found(change, blocks(-RAIN, 10, 2), shift=1) == []
     assert found(change, blocks(SLEET, 15, 3)) == []
     assert found(change, blocks(SLEET, 1, 4)) == [1]
