@@ -21,7 +21,7 @@ SERVING = (FACTORY, "recenter", "ports", "tail")  # the factory's encoder, and t
 
 #: lane -> kinds of events that stand in it; every other kind stands in the lane `OTHER`
 LANES: dict[str, tuple[str, ...]] = {
-    "shift, return": ("shift", "return", "another_shift"),
+    "shift, return": ("shift", "return", "another_shift", "mild"),
     "learned": ("front", "port", "tail", "accepted", "serves"),
     "refused": ("refused", "tail_stopped", "withdrawn"),
     "snapshot": ("snapshot",),
@@ -155,8 +155,8 @@ def _stretches(events: Sequence[Mapping[str, Any]], end: int) -> list[Stretch]:
     for index, event in enumerate(events):
         kind, frame = event["kind"], int(event["frame"])
         level = event["level"] if event.get("level") in SERVING else level
-        if kind in ("shift", "return"):
-            shifted = kind == "shift"
+        if kind in ("shift", "return", "another_shift", "mild"):
+            shifted = kind in ("shift", "another_shift")  # a mild one is served by the factory's encoder
         elif isinstance(event.get("shifted"), bool) and not frozen:
             shifted = event["shifted"]
         if kind == "open":  # a learner that opens frozen says so just before
@@ -172,8 +172,8 @@ def _stretches(events: Sequence[Mapping[str, Any]], end: int) -> list[Stretch]:
 
 def _before(event: Mapping[str, Any]) -> bool | None:
     """Whether the stream was shifted before an event; `None` when the event does not tell."""
-    if event["kind"] in ("shift", "return"):
-        return bool(event["kind"] == "return")
+    if event["kind"] in ("shift", "return", "mild"):
+        return bool(event["kind"] != "shift")
     told = event.get("shifted")
     return told if isinstance(told, bool) else None
 

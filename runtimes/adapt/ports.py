@@ -19,12 +19,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgessl.runtimes.adapt.recenter import transport
+from edgessl.runtimes.adapt.spreads import Floats64, centred, of_each, squared, times
 from edgessl.runtimes.adapt.state import State
 from edgessl.runtimes.port import Port, any_mixes, before, plain
 from edgessl.runtimes.split import Observed
 
 _TINY = 1e-12
-Floats64 = NDArray[np.float64]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +41,10 @@ class PortsConfig:
         mixed: Independent votes that the source's correlations of channels count for.
         floor: Of a channel's variance in the source, added where channels are mixed: what they hardly have is not blown up.
         clip: Largest change of a spread, either way.
+        excess: Variance in units of the source's that a port behind a map of patches may see, as a median over its channels.
+            The map is a least-squares fit and adds none to a frame. But at the border it meets the padding's zeros, and where
+            contrast is lost and means are not, the step between them becomes the largest edge there is. Ports that brought
+            it back to the source's would take everything else too low. It was 1.3 at most where ports helped.
     """
 
     window: int = 64
@@ -52,6 +56,7 @@ class PortsConfig:
     mixed: float = 256.0
     floor: float = 0.01
     clip: float = 4.0
+    excess: float = 1.5
 
 
 class Ports:
@@ -122,7 +127,9 @@ class Ports:
             for held, seen in zip((self._mean, self._square), self._before(self.values, votes, index), strict=True):
                 held[index] = (kept * held[index] + count * seen) / self._weight
             self._since[index] += count
-        if self.candidate is None:
+        if self.candidate is None and self._overdone():
+            self._give_up()
+        elif self.candidate is None:
             due = [index for index in range(self._still, len(self._source)) if self._due(index)]
             if due:  # one that never moved before one that may again, shallow before deep
                 self._propose(min(due, key=lambda index: self._fitted[index]), factor)
@@ -137,7 +144,7 @@ class Ports:
         for index in range(self._port + 1, len(self._source)):
             for place, (ports, votes) in enumerate(((self.values, present), (self.candidate or self.values, moved))):
                 mean, square = self._before(ports, votes, index)
-                self._pair[index][place] += len(votes.latents) * np.stack([mean, _of_each(square)])
+                self._pair[index][place] += len(votes.latents) * np.stack([mean, of_each(square)])
         if self.candidate is None or self._pairs < self._config.paired:
             return False
         for index in range(self._port + 1, len(self._source)):
@@ -216,6 +223,19 @@ class Ports:
         self._port, self._pairs = 0, 0
         self._pair = [np.zeros((2, 2, len(mean))) for mean, _ in self._source]  # present, moved; mean, square
 
+    def _overdone(self) -> bool:
+        """Whether what moves in front adds more variance than a frame has; see `excess`."""
+        if not self._still or self._weight < self._config.window:
+            return False
+        return bool(np.median(of_each(self._seen(0)) / (of_each(self._source[0][1]) + _TINY)) > self._config.excess)
+
+    def _give_up(self) -> None:
+        """One port after the other back to the identity, each compared first as any position is."""
+        for index, (scale, shift) in enumerate(self.values):
+            if scale.ndim == 2 or (scale != 1).any() or shift.any():
+                self._wait(index, plain(len(shift)))
+                return
+
     def _due(self, index: int) -> bool:
         config = self._config
         enough = self._weight >= max(config.window, config.growth * self._fitted[index])
@@ -226,23 +246,27 @@ class Ports:
         independent = self._weight / factor
         share = independent / (independent + self._config.trust)
         mean = share * self._mean[index] + (1 - share) * source_mean
-        seen, usual = self._seen(index), _of_each(source_spread)
-        variance = share * _of_each(seen) + (1 - share) * usual
+        seen, usual = self._seen(index), of_each(source_spread)
+        variance = share * of_each(seen) + (1 - share) * usual
         # A channel that is constant in the source has no spread to go back to.
         ratio = np.sqrt((usual + _TINY) / (variance + _TINY))
         scale = np.clip(ratio, 1 / self._config.clip, self._config.clip)
         if source_spread.ndim == 2:
             scale = self._mixing(seen, source_spread, scale, independent)
-        value = scale.astype(np.float32), (source_mean - _times(scale, mean)).astype(np.float32)
+        value = scale.astype(np.float32), (source_mean - times(scale, mean)).astype(np.float32)
+        self._wait(index, value)
+
+    def _wait(self, index: int, value: Port) -> None:
+        """A port's position to be compared with the present one."""
         self.withdraw()
         self._port, self.candidate = index, (*self.values[:index], value, *self.values[index + 1 :])
 
     def _mixing(self, present: Floats64, usual: Floats64, scale: Floats64, independent: float) -> Floats64:
         """The map `(channels, channels)` between two covariances of channels whose spreads alone would be scaled so."""
         config = self._config
-        spreads = np.sqrt(_of_each(usual) + _TINY)
+        spreads = np.sqrt(of_each(usual) + _TINY)
         wanted = usual / np.outer(spreads, spreads)
-        units = np.sqrt(_of_each(present) + _TINY)
+        units = np.sqrt(of_each(present) + _TINY)
         share = independent / (independent + config.mixed)
         common = share * present / np.outer(units, units) + (1 - share) * wanted
         floor = config.floor * np.eye(len(scale))
@@ -259,7 +283,7 @@ class Ports:
 
     def _seen(self, index: int) -> Floats64:
         """Of the stream, as the source's."""
-        return _centred(self._square[index], self._mean[index])
+        return centred(self._square[index], self._mean[index])
 
     def _carry(self, index: int) -> None:
         """Take the statistics of a deeper port over to the candidate, as the same frames through both say."""
@@ -267,27 +291,4 @@ class Ports:
         before, after = (np.maximum(q - m**2, _TINY) for m, q in ((mean, square), (moved_mean, moved_square)))
         gain, held, old = np.sqrt(after / before), self._square[index], self._mean[index]
         self._mean[index] = new = moved_mean + gain * (old - mean)
-        self._square[index] = _centred(held, old) * _squared(gain, held.ndim) + _squared(new, held.ndim)
-
-
-def _of_each(spread: Floats64) -> Floats64:
-    """Of each channel, where there may be every two."""
-    return spread if spread.ndim == 1 else np.diagonal(spread)
-
-
-def _centred(square: Floats64, mean: Floats64) -> Floats64:
-    """Variances of mean squares, or a covariance of mean products."""
-    if square.ndim == 1:
-        return np.maximum(square - mean**2, 0.0)
-    centred = square - np.outer(mean, mean)
-    np.fill_diagonal(centred, np.maximum(np.diagonal(centred), 0.0))
-    return centred
-
-
-def _squared(values: Floats64, axes: int) -> Floats64:
-    """Of each channel, or of every two."""
-    return values**2 if axes == 1 else np.outer(values, values)
-
-
-def _times(scale: Floats64, mean: Floats64) -> Floats64:
-    return scale * mean if scale.ndim == 1 else scale @ mean
+        self._square[index] = centred(held, old) * squared(gain, held.ndim) + squared(new, held.ndim)

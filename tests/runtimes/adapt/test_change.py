@@ -41,6 +41,13 @@ def test_without_a_change_none_is_seen_in_thousands_of_blocks(seed: int) -> None
     assert found(Change(CONFIG), blocks(RAIN, 2000, seed)) == []
 
 
+@pytest.mark.parametrize("seed", range(8))
+def test_what_comes_at_once_is_seen_in_a_quarter_of_the_blocks(seed: int) -> None:
+    change = Change(CONFIG)
+    found(change, blocks(RAIN, 60, seed, error=0.1))
+    assert found(change, blocks(SLEET, 8, 100 + seed, error=0.1))[0] <= 4
+
+
 def test_it_says_where_the_last_blocks_lie() -> None:
     change = Change(CONFIG)
     found(change, blocks(RAIN, 40, error=1e-6))

@@ -53,6 +53,24 @@ def test_votes_of_another_shift_make_the_next_frames_worth_a_look():
     assert not world.suspicious
 
 
+def test_a_shift_is_mild_once_its_votes_say_so():
+    """The threshold is 4, and frames of `at` score what is given here."""
+    for at, mild in ((DAY, True), (DAY * 1.8**0.5, False)):
+        world = drift(slow_alarm=0.15, alarm=0.15, mild=0.4)
+        live(world, at, 3)
+        assert (world.shifted, world.mild) == (True, False)  # few blocks scatter as far
+        live(world, at, 3, seed=1)
+        assert (world.shifted, world.mild) == (True, mild)
+
+
+def test_the_next_shift_is_not_mild_because_the_last_one_was():
+    world = drift(alarm=0.15, mild=0.4)
+    live(world, DAY, 6)
+    assert world.mild
+    live(world, NIGHT, 4, seed=1)
+    assert (world.known, world.shift, world.mild) == ((0, 1), 1, False)
+
+
 def test_dusk_takes_its_signature_along():
     world = drift(score_clip=1e9)
     for step in range(80):

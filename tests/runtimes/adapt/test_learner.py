@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from edgessl.bundle import signed
 from edgessl.errors import EngineError, InputError, StateError, UnknownNameError
 from edgessl.runtimes.adapt.adaptation import Adaptation
 from edgessl.runtimes.adapt.config import LEVELS, LearnerConfig
+from edgessl.runtimes.adapt.drift import DriftConfig
 from edgessl.runtimes.adapt.guard import GuardConfig
 from edgessl.runtimes.adapt.memory import MemoryConfig
 from edgessl.runtimes.adapt.store import RING
@@ -60,6 +62,21 @@ def test_at_night_frames_find_their_day_again(encoder, tmp_path, scenes, level):
         adapted = learner.observe(scenes(150, 9, NIGHT))
     assert recall(encoder.embed(scenes(150, 9, NIGHT))) < 0.2
     assert recall(adapted) > 0.4
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_a_mild_shift_is_served_by_the_factory_and_still_judged(encoder, tmp_path, scenes, level):
+    config = replace(QUICK, drift=DriftConfig(mild=1e9))
+    with encoder.learner(tmp_path / "state", level=level, config=config) as learner:
+        learner.observe(scenes(600, 6, NIGHT))
+        votes, told = learner.info()["votes"], kinds(learner)
+        assert told.count("mild") == 1
+        assert not learner.info()["shifted"]
+        night = learner.observe(scenes(64, 9, NIGHT))
+        assert learner.info()["votes"] > votes
+        learner.observe(scenes(64, 5))
+    assert "return" in kinds(learner)
+    np.testing.assert_allclose(night, encoder.embed(scenes(64, 9, NIGHT)), atol=1e-5)
 
 
 def test_the_next_night_starts_where_the_last_one_ended(encoder, tmp_path, scenes):
@@ -340,6 +357,7 @@ def test_wrong_arguments_are_refused_by_name(encoder, tmp_path):
 def test_a_device_without_torch_and_onnx_embeds_and_adapts(tiny, tmp_path):
     script = """
 import sys
+from dataclasses import replace
 for name in ("torch", "onnx", "onnxscript", "torchvision", "timm", "lightly", "sklearn", "scipy"):
     sys.modules[name] = None
 import numpy as np, edgessl

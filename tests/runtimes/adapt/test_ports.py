@@ -93,6 +93,16 @@ def test_a_candidate_appears_after_its_window_and_serves_after_its_pairs(source)
     assert level.moves == 1
 
 
+def test_the_first_port_stays_where_something_in_front_of_it_moves(source):
+    level, network = Ports(*source, PortsConfig(**SIZES), still=1), Network(relu=True)
+    for vote in range(100):
+        step(level, network, night(1, vote))
+    assert level.moves > 2
+    for part, identity in zip(level.values[0], (1, 0), strict=True):
+        assert (part == identity).all()
+    assert (level.values[1][0] != 1).all()
+
+
 def test_a_candidate_does_not_serve_before_it_was_compared(source):
     level, network = ports(source), Network(relu=True)
     level.observe(network.run(night(12, 1), level.values))
