@@ -103,6 +103,48 @@ def test_the_first_port_stays_where_something_in_front_of_it_moves(source):
     assert (level.values[1][0] != 1).all()
 
 
+@pytest.mark.parametrize(("spread", "moved"), [(1.0, True), (3.0, False)])
+def test_ports_stay_where_what_moves_in_front_adds_more_than_frames_have(source, spread, moved):
+    """Variance at the first port, in units of the source's, is 1 and 9 times what `excess` is set to over."""
+    means, variances = source
+    network, own = Network(relu=True), variances[0][:, None]
+    level = Ports(means, variances, PortsConfig(**SIZES, excess=2.0), still=1)
+
+    def seen(vote):
+        return np.random.default_rng(vote).normal(0, spread, (1, 3, POSITIONS)) * np.sqrt(own)
+
+    for vote in range(100):
+        step(level, network, seen(vote))
+    assert (level.moves > 0) == moved
+
+
+def test_ports_that_moved_go_back_one_by_one_each_compared_first(source):
+    means, variances = source
+    network, own = Network(relu=True), variances[0][:, None]
+    level = Ports(means, variances, PortsConfig(**SIZES, excess=2.0), still=1)
+
+    def seen(vote, spread):
+        return np.random.default_rng(vote).normal(0, spread, (1, 3, POSITIONS)) * np.sqrt(own)
+
+    for vote in range(40):
+        step(level, network, seen(vote, 1.0))
+    while level.candidate is not None:
+        step(level, network, seen(40, 1.0))
+    before = level.moves
+    assert before > 0
+    assert (level.values[1][0] != 1).any()
+    for vote in range(200):
+        step(level, network, seen(vote, 100.0))
+    assert level.moves == before + 1
+    assert level.candidate is None
+    for scale, shift in level.values:
+        assert (scale == 1).all()
+        assert (shift == 0).all()
+    again = Ports(means, variances, PortsConfig(**SIZES, excess=2.0), still=1)
+    again.restore(level.state())
+    same(again.state(), level.state())
+
+
 def test_a_candidate_does_not_serve_before_it_was_compared(source):
     level, network = ports(source), Network(relu=True)
     level.observe(network.run(night(12, 1), level.values))
