@@ -15,6 +15,10 @@ import numpy as np
 from edgessl.runtimes.adapt.displacement import Floats64, near
 from edgessl.runtimes.adapt.state import State
 
+# Squared distance, in units of what two means of blocks are apart by chance, that is a change. Few blocks are looked at more
+# often, and scenes of a video are few: one in a thousand blocks of them reached 5.
+_CLEAR, _SUDDEN = 2.0, 6.0
+
 
 @dataclass(frozen=True, kw_only=True)
 class ChangeConfig:
@@ -103,27 +107,25 @@ class Change:
         here, places = (np.stack(part) for part in zip(*self._recent, strict=True))
         # What comes at once is plain from fewer blocks, beside those right before them: dusk is no change in a few blocks.
         for few in (config.blocks // 4, config.blocks // 2):
-            rest = len(places) - few
-            if rest >= few and self._apart(places[-few:], places[:-few].mean(0), rest):
-                return self._changed(here[-few:], places[-few:])
-        if len(places) == config.blocks and self._apart(places, known.place, min(self._counts[shift], config.memory)):
+            last, rest = places[-few:], places[:-few]
+            if len(rest) >= few and self._apart(last, rest.mean(0), len(rest), _scatter(last, rest)):
+                return self._changed(here[-few:], last)
+        count = min(self._counts[shift], config.memory)
+        if len(places) == config.blocks and self._apart(places, known.place, count, _scatter(places)):
             return self._changed(here, places)
         return None
 
-    def _apart(self, places: Floats64, before: Floats64, count: int) -> bool:
-        """Whether the mean of blocks clearly lies elsewhere than that of `count` others."""
-        # Of the blocks themselves: in a video they are hardly more like each other than scenes.
-        scatter = float(places.var(0, ddof=1).sum())
+    def _apart(self, places: Floats64, before: Floats64, count: int, scatter: float) -> bool:
+        """Whether the mean of blocks that scatter so clearly lies elsewhere than that of `count` others."""
         noise = scatter / len(places) + scatter / count
-        # The fewer they are, the worse their scatter is known, and the more often they are looked at.
-        clear = 2 * (self._config.blocks / len(places)) ** 0.5
+        clear = _CLEAR if len(places) == self._config.blocks else _SUDDEN
         apart = float(np.square(places.mean(0) - before).sum())
         return apart > clear * noise and not near(places.mean(0), before, noise, self._config.share)
 
     def _changed(self, here: Floats64, places: Floats64) -> Block:
         """The mean of these blocks; what comes next is a stretch of its own."""
         self.restart(self._shift)
-        return Block(here.mean(0), places.mean(0), float(places.var(0, ddof=1).sum()) / len(places))
+        return Block(here.mean(0), places.mean(0), _scatter(places) / len(places))
 
     def restart(self, shift: int) -> None:
         """The next block is the first of a stretch in this shift."""
@@ -165,3 +167,9 @@ class Change:
         count = self._counts[shift] = self._counts.get(shift, 0) + 1
         known, rate = self._before.get(shift, block), max(1 / count, 1 / self._config.memory)
         self._before[shift] = Lie(*((1 - rate) * old + rate * new for old, new in zip(known, block, strict=True)))
+
+
+def _scatter(*groups: Floats64) -> float:
+    """Of blocks about the mean of their group, all dimensions together; in a video they are hardly more alike than scenes."""
+    squares = sum(float(np.square(group - group.mean(0)).sum()) for group in groups)
+    return squares / sum(len(group) - 1 for group in groups)

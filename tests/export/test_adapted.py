@@ -151,8 +151,9 @@ def test_statistics_of_the_new_trunk_are_those_behind_the_learned_ports(
             mean = scale * mean + shift
         np.testing.assert_allclose(now.means[index], mean, rtol=1e-3, atol=1e-3)
         np.testing.assert_allclose(now.squares[index], square, rtol=1e-2, atol=1e-3)
-    # A filtered pixel half way between two levels may be rounded the other way.
-    np.testing.assert_allclose(now.latents, was.latents, rtol=1e-3, atol=5e-3)
+    # A filtered pixel half way between two levels may be rounded the other way, and some latents behind it by one step.
+    np.testing.assert_allclose(now.latents, was.latents, rtol=1e-3, atol=1.1e-2)
+    assert (np.abs(now.latents - was.latents) > 5e-3).mean() < 1e-3
 
 
 def test_the_manifest_names_where_it_comes_from(case: Case, adapted: Path, bundle: Path) -> None:
