@@ -23,7 +23,7 @@ def check_arrays(
     """Compare shapes and kinds of numbers with what the manifest says of input, vector and split.
 
     Args:
-        role: `golden` or `source`; the names of the others are the encoder's own.
+        role: `golden`, `rehearsal` or `source`; the names of the others are the encoder's own.
         arrays: Of the file; those that are absent are nobody's concern here.
         spec, dim, split: Of the manifest.
 
@@ -69,6 +69,8 @@ def _wanted(role: str, spec: InputSpec, dim: int, split: Mapping[str, Any]) -> d
     """Of each array numpy's name of the dtype, or its kind in one letter, and the shape."""
     if role == "golden":
         return {"samples": (np.dtype(spec.dtype).name, ("n", *spec.shape)), "vectors": ("f", ("n", dim))}
+    if role == "rehearsal":
+        return {"frames": (np.dtype(spec.dtype).name, ("n", *spec.shape))}
     if role != "source":
         return {}
     channels = [int(port["channels"]) for port in split.get("ports", [])]

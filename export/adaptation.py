@@ -21,6 +21,7 @@ from edgessl.export.stem import source_spectrum
 from edgessl.export.tail import write_tail
 from edgessl.export.train_step import Step, step_facts, step_parity, write_step
 from edgessl.runtimes.split import Observed, Tail, Trunk
+from edgessl.runtimes.stem import filters
 
 ENGINE = "onnxruntime"
 _AT_ONCE = 64  # frames whose products are taken together
@@ -88,6 +89,8 @@ def write_adaptation(split: Split, draft: Draft, frames: NDArray[Any], config: E
     if draft.manifest["split"].get("stem"):
         spectrum = source_spectrum(split, frames)
         source |= {name: np.ascontiguousarray(value, np.float32) for name, value in spectrum.items()}
+    if filters(bundle):
+        _write_rehearsal(draft, frames, config)
     save_file(source, draft.folder / "source.safetensors")
     draft.kinds["source.safetensors"] = Kind("source")
     statistics = Source(
@@ -100,6 +103,15 @@ def write_adaptation(split: Split, draft: Draft, frames: NDArray[Any], config: E
     draft.manifest["step"] = step_facts(step) | {
         "parity": step_parity(step, draft.folder / "step.onnx", ENGINE, latents)
     }
+
+
+def _write_rehearsal(draft: Draft, frames: NDArray[Any], config: ExportConfig) -> None:
+    """Frames that the device disturbs as its own are, evenly over the source."""
+    count = min(config.rehearsed(frames[0].nbytes), len(frames))
+    if count:
+        chosen = np.linspace(0, len(frames) - 1, count).round().astype(int)
+        save_file({"frames": np.ascontiguousarray(frames[chosen])}, draft.folder / "rehearsal.safetensors")
+        draft.kinds["rehearsal.safetensors"] = Kind("rehearsal")
 
 
 def _observed(trunk: Trunk, frames: NDArray[Any]) -> tuple[Observed, dict[int, NDArray[np.float64]]]:

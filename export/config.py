@@ -10,6 +10,7 @@ from edgessl.export.targets import TARGETS
 from edgessl.export.train_step import StepConfig
 
 _STATISTICS_BYTES = 256 * 224 * 224 * 3
+_REHEARSAL_BYTES, _FEWEST_REHEARSED = 4 * 2**20, 64
 PRECISIONS = ("auto", "fp32", "fp16", "int8")
 
 
@@ -26,6 +27,9 @@ class ExportConfig:
         golden: Samples stored with their fp32 vectors: what every graph is compared on, here and on the device. They are
             not among the others, at most a third of all, or half where there are few.
         anchors: Samples stored as latents, which a candidate on the device is judged by.
+        rehearsal: Frames stored as they are, which the device disturbs as its own are and learns from at level `tail`; as many
+            as 4 MiB hold, and none where that is fewer than 64, or where the camera is of another size than the encoder. 0 keeps
+            the source's frames out of the bundle, but for the golden ones.
         license: Of the weights, an SPDX expression where there is one.
         lint_for: What the graphs are linted for.
         strict: Make a sample with NaN or infinity an error.
@@ -38,6 +42,7 @@ class ExportConfig:
     statistics: int | None = None
     golden: int = 48
     anchors: int = 64
+    rehearsal: int = 512
     license: str = ""
     lint_for: tuple[str, ...] = ("tensorrt:10.3", "onnxruntime:1.20")
     strict: bool = False
@@ -61,12 +66,19 @@ class ExportConfig:
         counts = (self.calibration, self.golden, self.anchors, 1 if self.statistics is None else self.statistics)
         if min(counts) < 1:
             raise InputError("calibration, statistics, golden and anchors are numbers of samples, 1 or more")
+        if self.rehearsal < 0:
+            raise InputError(f"rehearsal is a number of frames, 0 or more, not {self.rehearsal}")
 
     def statistics_of(self, sample_bytes: int) -> int:
         """How many samples of this size the statistics are taken from."""
         if self.statistics is not None:
             return self.statistics
         return min(max(_STATISTICS_BYTES // sample_bytes, 256), 2048)
+
+    def rehearsed(self, sample_bytes: int) -> int:
+        """How many frames of this size are stored to rehearse with."""
+        count = min(self.rehearsal, _REHEARSAL_BYTES // sample_bytes)
+        return count if count >= min(self.rehearsal, _FEWEST_REHEARSED) else 0
 
     def wanted(self, name: str) -> tuple[str, ...]:
         """Precisions to try for a target, besides the fp32 graph that every bundle has."""

@@ -25,7 +25,7 @@ from edgessl.sources.arrays import ArraySource
 from edgessl.trainer import Run
 
 TEACHER = {"widths": [48, 96, 192, 256], "depth": 2}
-STUDENT = {"widths": [32, 64, 128, 256]}
+STUDENT = {"widths": [32, 64, 128, 256], "padding": "edge"}
 #: crops and colour as SimCLR has them on CIFAR-10; neither blur nor noise, which the corruptions are made of
 VIEWS = ImageViewConfig(
     area=(0.3, 1.0), turn_deg=0.0, contrast=(0.6, 1.4), saturation=(0.4, 1.6), gain=(0.6, 1.4), blur=0.0, noise=0.0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +14,10 @@ from edgessl.errors import InputError, UnknownNameError
 from edgessl.signals import InputSpec
 
 POOLS = ("mean", "flat")
+PADDINGS: dict[str, Literal["zeros", "replicate"]] = {
+    "zeros": "zeros",
+    "edge": "replicate",
+}  # of the very first convolution; ours -> PyTorch's
 
 
 def conv_small(
@@ -21,6 +26,7 @@ def conv_small(
     widths: Sequence[int] = (24, 48, 96, 128),
     depth: int = 1,
     stem: int = 3,
+    padding: str = "zeros",
     dim: int = 128,
     pool: str = "mean",
 ) -> EncoderModule:
@@ -35,12 +41,15 @@ def conv_small(
         depth: Convolutions per stage; the first has stride 2.
         stem: Pixels a side of the very first kernel, odd. The wider it is, the more of a blur or a haze can be undone in it
             when the stem is refitted on the device.
+        padding: Around the frame, for that kernel: `zeros`, which is the mean colour, or `edge`, the frame's own border
+            repeated. A frame that is darker or flatter than usual has no step at its edge then, and what is learned on the
+            device about its light and contrast holds up to the border.
         dim: Width of the embedding.
         pool: `mean` over positions, for what a frame shows; `flat` keeps the positions, for where it was taken.
 
     Raises:
         InputError: Not images, too small, or an even kernel.
-        UnknownNameError: No such pool.
+        UnknownNameError: No such pool, or padding.
     """
     height, width = require_image(input, "conv_small")
     if stem < 1 or stem % 2 == 0:
@@ -49,9 +58,12 @@ def conv_small(
         raise InputError(
             f"conv_small with {len(widths)} stages takes at least {2 ** len(widths)} pixels a side, not {height}x{width}"
         )
+    if padding not in PADDINGS:
+        raise UnknownNameError("padding", padding, PADDINGS)
     stages, last = [], 3
     for index, channels in enumerate(widths):
-        stages.append(_stage(last, channels, depth, first=index == 0, kernel=stem if index == 0 else 3))
+        reads: dict[str, Any] = {"kernel": stem, "padding": PADDINGS[padding]} if index == 0 else {}
+        stages.append(_stage(last, channels, depth, first=index == 0, **reads))
         last = channels
     map_size = [-(-side // 2 ** len(widths)) for side in (height, width)]
     return EncoderModule(
@@ -111,15 +123,24 @@ class _Residual(nn.Module):
         return torch.relu(down) + around
 
 
-def _stage(inputs: int, channels: int, depth: int, *, first: bool, stride: int = 2, kernel: int = 3) -> nn.Sequential:
+def _stage(
+    inputs: int,
+    channels: int,
+    depth: int,
+    *,
+    first: bool,
+    stride: int = 2,
+    kernel: int = 3,
+    padding: Literal["zeros", "replicate"] = "zeros",
+) -> nn.Sequential:
     layers: list[nn.Module] = [] if first else [nn.ReLU()]
     for index in range(depth):
         if index:
             layers.append(nn.ReLU())
-        size = 3 if index else kernel
-        convolution = nn.Conv2d(
-            channels if index else inputs, channels, size, 1 if index else stride, size // 2, bias=False
-        )
+        if index:
+            convolution = nn.Conv2d(channels, channels, 3, 1, 1, bias=False)
+        else:
+            convolution = nn.Conv2d(inputs, channels, kernel, stride, kernel // 2, bias=False, padding_mode=padding)
         layers += [convolution, nn.BatchNorm2d(channels)]
     return nn.Sequential(*layers)
 

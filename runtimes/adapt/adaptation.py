@@ -87,7 +87,7 @@ class Adaptation:
             if level == "tail":
                 parts = (config.tail, config.memory, config.views)
                 self._replay = Replay(
-                    encoder, source, self._trunks.factory, *parts, factory=self._tail, may_step=may_step
+                    encoder, source, self._trunks.factory, *parts, factory=self._tail, say=say, may_step=may_step
                 )
             undo.pop_all()
 
@@ -189,15 +189,12 @@ class Adaptation:
                 self._say(move.kind, **move.numbers)
         if self._replay and self.drift.confirmed >= self._config.confirm_tail:
             run = partial(self._trunks.run, self.served.front, ports=self.ports())
-            if reason := self._replay.learn(seen.frames, seen.served, seen.novel, run, self.guard, self._rng):
+            given = seen.frames, seen.served, seen.novel, run, self.guard, self._rng, self._alignment.stream(factor)
+            if reason := self._replay.learn(*given):
                 return reason
-            if (verdict := self._replay.offered) is not None:
-                self._say("accepted" if verdict.passed else "refused", **verdict.numbers())
-                if self._replay.stopped:
-                    self._say("tail_stopped", todo="the factory's tail serves; ports and recentring go on")
-                if verdict.passed:
-                    self._alignment.moved(self._replay.by)
-                    self._dependence.moved(self._replay.by)
+            if (by := self._replay.by) is not None:
+                self._alignment.moved(by)
+                self._dependence.moved(by)
         return "" if self._alignment.finite() else "the learned statistics are not finite"
 
     def forget(self) -> None:
@@ -298,3 +295,5 @@ class Adaptation:
         """Go on with what was learned of the shift that the world is in."""
         self._alignment.turn(self.drift.shift, self.drift.known, near=near)
         self.guard.forget_shape()
+        if self._replay and not near:  # its latents are of another front and of other ports
+            self._replay.reset()

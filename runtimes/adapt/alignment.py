@@ -16,6 +16,7 @@ from edgessl.runtimes.adapt.recenter import Recenter
 from edgessl.runtimes.adapt.served import Affine, Front
 from edgessl.runtimes.adapt.state import State, joined
 from edgessl.runtimes.port import Port
+from edgessl.runtimes.spectrum import Spectrum
 from edgessl.runtimes.split import Observed
 
 Floats = NDArray[np.float32]
@@ -88,6 +89,10 @@ class Alignment:
     def front(self) -> Front | None:
         """What stands in front of the trunk, `None` where that is the identity; another object when it changes."""
         return self._equalizer.front if self._equalizer else None
+
+    def stream(self, factor: float) -> Spectrum | None:
+        """What the present shift's frames look like; `None` where that is not known."""
+        return self._equalizer.stream(factor) if self._equalizer else None
 
     @property
     def moves(self) -> int:

@@ -34,7 +34,7 @@ class ChangeConfig:
     blocks: int = 16
     before: int = 4
     memory: int = 16
-    share: float = 0.2
+    share: float = 0.15
 
 
 class Lie(NamedTuple):

@@ -152,6 +152,10 @@ class Equalizer:
         """No candidate any more."""
         self.candidate = None
 
+    def stream(self, factor: float) -> Spectrum | None:
+        """What the stream looks like, as far as it is trusted; `None` before it was looked at."""
+        return self._seen(factor) if self._weight else None
+
     def state(self) -> State:
         """A copy, the candidate included."""
         tensors: dict[str, NDArray[Any]] = {"mean": self._mean, "square": self._square, "power": self._power}

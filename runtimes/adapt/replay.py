@@ -9,12 +9,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgessl.runtimes.adapt.guard import Guard, Verdict
+from edgessl.runtimes.adapt.guard import Guard
 from edgessl.runtimes.adapt.memory import Memory, MemoryConfig
+from edgessl.runtimes.adapt.rehearsal import rehearsal_of
 from edgessl.runtimes.adapt.state import State, joined
-from edgessl.runtimes.adapt.tail import TailConfig, TailTraining, Weights
+from edgessl.runtimes.adapt.tail import Lesson, TailConfig, TailTraining, Weights
 from edgessl.runtimes.adapt.views import ViewsConfig, view
 from edgessl.runtimes.encoder import Encoder
+from edgessl.runtimes.spectrum import Spectrum
 from edgessl.runtimes.split import Observed, Tail, Trunk
 
 
@@ -24,16 +26,17 @@ class Replay:
     Args:
         encoder: Gives the bundle, the engine and its settings.
         source: Tensors of the bundle's `source` file.
-        trunk: Says of what shape latents are.
+        trunk: The factory's; says of what shape latents are, and what rehearsed frames give undisturbed.
         tail, memory, views: Configurations.
         factory: The tail as it was exported; belongs to the caller.
+        say: Told of each candidate: kind, and numbers by name.
         may_step: Asked before each training step.
 
     Attributes:
         serving: The tail with the accepted weights.
-        offered: What the guard said of the candidate in the last call of `learn`; `None` when there was none.
         stopped: Whether so many candidates were refused that no tail is trained any more.
-        by: How far the last accepted candidate moved the memory's vectors on average, `(dim,)`.
+        by: How far the candidate that was accepted in the last call of `learn` moved the memory's vectors on average,
+            `(dim,)`; `None` when there was none.
     """
 
     def __init__(
@@ -46,11 +49,15 @@ class Replay:
         views: ViewsConfig,
         *,
         factory: Tail,
+        say: Callable[..., None],
         may_step: Callable[[], bool],
     ) -> None:
         bundle = encoder.bundle
-        self._factory, self._may_step = factory, may_step
+        self._factory, self._say, self._may_step = factory, say, may_step
         self._input, self._views = bundle.input, views
+        self._rehearsal = rehearsal_of(
+            bundle, source, lambda frames: factory.run(trunk.run(frames, trunk.identity).latents)
+        )
         self._memory = Memory(trunk.latent, bundle.dim, source["latent.scale"], trunk.channel_axis, memory)
         self._training = TailTraining(
             bundle,
@@ -64,8 +71,7 @@ class Replay:
             undo.callback(self._training.close)
             self.serving = self._training.open()
             undo.pop_all()
-        self.offered: Verdict | None = None
-        self.by = np.zeros(bundle.dim)
+        self.by: NDArray[np.float64] | None = None
         self.stopped = False
         self._refused = 0  # candidates in a row
         self._loss = self._gradient = 0.0
@@ -78,6 +84,7 @@ class Replay:
         run: Callable[[NDArray[Any]], Observed],
         guard: Guard,
         rng: np.random.Generator,
+        stream: Spectrum | None = None,
     ) -> str:
         """Admit what is new, and train within the budget.
 
@@ -88,11 +95,12 @@ class Replay:
             run: The trunk that serves, with its ports.
             guard: Judges candidates.
             rng: Of the views and the draws.
+            stream: What the frames look like by now; with it the source's own are rehearsed, where the bundle has some.
 
         Returns:
             What went wrong; empty when nothing did.
         """
-        self.offered = None
+        self.by = None
         rows = [row for row in np.flatnonzero(voting) if self._memory.wants(served[row])]
         if rows:
             chosen = frames[rows]
@@ -103,7 +111,7 @@ class Replay:
         for _ in range(self._training.afford(len(frames)) if self._training.ready(self._memory) else 0):
             if self.stopped or not self._may_step():
                 break
-            outcome = self._training.step(self._memory, rng)
+            outcome = self._training.step(self._memory, rng, self._lesson(stream, run, rng))
             self._loss, self._gradient = outcome.loss, outcome.gradient_norm
             if not outcome.ok:
                 return "the training step is not finite"
@@ -150,6 +158,16 @@ class Replay:
         self.stopped, self._refused = bool(own["stopped"]), int(own["refused"])
         self._serve()
 
+    def _lesson(
+        self, stream: Spectrum | None, run: Callable[[NDArray[Any]], Observed], rng: np.random.Generator
+    ) -> Lesson | None:
+        """Frames of the source as the stream would show them, through the trunk that serves."""
+        if self._rehearsal is None or stream is None:
+            return None
+        frames = self._rehearsal.draw(self._training.pairs, stream, rng)
+        latents, count = run(np.concatenate([frames.first, frames.second])).latents, len(frames.vectors)
+        return Lesson(latents[:count], latents[count:], frames.vectors)
+
     def _offer(self, guard: Guard) -> None:
         """Let the average serve if the guard finds nothing wrong with it; if it does, training starts from what serves.
 
@@ -168,7 +186,7 @@ class Replay:
             # Against what serves, small losses would add up.
             views_before=(first.through(self._factory.run), second.through(self._factory.run)),
         )
-        self.offered = verdict
+        self._say("accepted" if verdict.passed else "refused", **verdict.numbers())
         if verdict.passed:
             self.by = np.asarray((views[0] - first.through(self.serving.run)).mean(0), np.float64)
             self._training.accept()
@@ -180,6 +198,7 @@ class Replay:
         if self._refused >= guard.config.refusals:
             self._training.reset()
             self.stopped = True
+            self._say("tail_stopped", todo="the factory's tail serves; ports and recentring go on")
             self._serve()
 
     def _serve(self) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,10 +27,11 @@ class TailConfig:
     Attributes:
         lr, momentum, pull, clip: Inputs of the step graph; `pull` draws towards the factory's weights.
         warm_up: Steps over which the learning rate rises from 0.
-        steps_per_frame: Budget: training steps per observed frame, at most.
+        steps_per_frame: Budget: training steps per observed frame, at most. Half as many left fog a point lower after 10,000.
         average: Share of the served average that stays at each step.
         serve_every: Steps between two looks at whether the average may serve.
-        replayed: Share of the anchors that comes from the memory instead of from the source.
+        replayed: Share of the anchors that comes from the memory instead of from the source: what holds the tail to what it
+            gave the stream itself. With none the noises lost what fog gained.
     """
 
     lr: float | None = None
@@ -38,10 +39,10 @@ class TailConfig:
     pull: float | None = None
     clip: float | None = None
     warm_up: int = 20
-    steps_per_frame: float = 1 / 16
+    steps_per_frame: float = 1 / 8
     average: float = 0.98
     serve_every: int = 16
-    replayed: float = 0.5
+    replayed: float = 0.25
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,6 +52,19 @@ class Outcome:
     ok: bool  # every number is finite; if not, nothing was changed
     loss: float
     gradient_norm: float
+
+
+class Lesson(NamedTuple):
+    """Pairs to learn from in one step.
+
+    Attributes:
+        first, second: Latents of the same frames, disturbed twice, `(n, *latent)`.
+        vectors: Of those frames undisturbed, `(n, dim)`.
+    """
+
+    first: Floats
+    second: Floats
+    vectors: Floats
 
 
 class TailTraining:
@@ -83,6 +97,9 @@ class TailTraining:
         try:
             facts: dict[str, Any] = bundle.manifest["step"]
             self.batch, self._anchor_rows = int(facts["batch"]), int(facts["anchors"])
+            self._replayed = min(
+                round(config.replayed * self._anchor_rows), self.batch
+            )  # of which a memory holds as many
             chosen = {name: getattr(config, name) for name in ("lr", "momentum", "pull", "clip")}
             self._knobs = {name: float(facts[name] if value is None else value) for name, value in chosen.items()}
             shape = [1] * source["anchor.latents"].ndim
@@ -116,10 +133,28 @@ class TailTraining:
         self._credit = credit - steps
         return steps
 
-    def step(self, memory: Memory, rng: np.random.Generator) -> Outcome:
-        """Train once on a batch of the memory, beside anchors of the source and of the memory."""
-        a, b, _ = memory.sample(self.batch, rng)
-        anchors, reference = self._draw_anchors(memory, rng)
+    @property
+    def pairs(self) -> int:
+        """Pairs in a lesson."""
+        return self.batch + self._anchor_rows - self._replayed
+
+    def step(self, memory: Memory, rng: np.random.Generator, lesson: Lesson | None = None) -> Outcome:
+        """Train once.
+
+        Args:
+            memory: Gives some of the anchors; without a lesson the views, too, and the source's stored anchors the rest.
+            rng: Of what is drawn.
+            lesson: As many as `pairs`.
+        """
+        if lesson is None:
+            a, b, _ = memory.sample(self.batch, rng)
+            rows = rng.choice(len(self.anchor_vectors), size=self._anchor_rows - min(self._replayed, len(memory)))
+            anchors, reference = self.anchors.rows(rows), self.anchor_vectors[rows]
+        else:
+            a, b = lesson.first[: self.batch], lesson.second[: self.batch]
+            anchors, reference = lesson.first[self.batch :], lesson.vectors[self.batch :]
+        latents, _, references = memory.sample(self._anchor_rows - len(anchors), rng)
+        anchors, reference = np.concatenate([anchors, latents]), np.concatenate([reference, references])
         knobs = dict(self._knobs)
         knobs["lr"] *= min(1.0, (self.steps + 1) / max(self._config.warm_up, 1))
         feeds: dict[str, NDArray[Any]] = {name: np.asarray(value, np.float32) for name, value in knobs.items()}
@@ -177,16 +212,6 @@ class TailTraining:
             setattr(self, group, dict(state.part(group).tensors))
         self.steps, self.accepted = int(state.values["steps"]), int(state.values["accepted"])
         self._credit = float(state.values["credit"])
-
-    def _draw_anchors(self, memory: Memory, rng: np.random.Generator) -> tuple[Floats, Floats]:
-        replayed = min(round(self._config.replayed * self._anchor_rows), len(memory))
-        latents, _, references = memory.sample(replayed, rng)
-        # With replacement: a bundle may hold fewer anchors than a step takes.
-        rows = rng.choice(len(self.anchor_vectors), size=self._anchor_rows - replayed, replace=True)
-        return (
-            np.concatenate([self.anchors.rows(rows), latents]),
-            np.concatenate([self.anchor_vectors[rows], references]),
-        )
 
 
 def _velocity(weight: str) -> str:

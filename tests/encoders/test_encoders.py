@@ -118,6 +118,18 @@ def test_the_stem_of_conv_small_is_as_wide_as_it_is_told() -> None:
         build_encoder("conv_small", image_spec(32, 48), stem=4)
 
 
+@pytest.mark.parametrize(("padding", "flat"), [("zeros", False), ("edge", True)])
+def test_a_plain_frame_has_no_border_where_it_is_padded_with_its_own_edge(padding: str, flat: bool) -> None:
+    encoder = build_encoder("conv_small", image_spec(32, 48), padding=padding)
+    frame = torch.full((1, 32, 48, 3), 40, dtype=torch.uint8)
+    with torch.no_grad():
+        seen = encoder.stages[0](encoder.normalize(encoder.prepare(frame)))
+    assert bool((seen - seen[..., :1, :1]).abs().max() < 1e-5) is flat
+    assert encoder.options["padding"] == padding
+    with pytest.raises(UnknownNameError, match="did you mean 'edge'"):
+        build_encoder("conv_small", image_spec(32, 48), padding="edges")
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "size", "stages"),

@@ -43,10 +43,11 @@ def written(encoder: EncoderModule, folder: Path, height: int = 32, width: int =
     return export(encoder, {"recipe": "none"}, source, folder / "robot.edgessl", config=CONFIG).path
 
 
-@pytest.fixture(scope="module", params=["conv_small", "vit_micro"])
+@pytest.fixture(scope="module", params=["conv_small", "conv_small edge", "vit_micro"])
 def whole(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[EncoderModule, Path]:
-    encoder = trained_enough(request.param)
-    return encoder, written(encoder, tmp_path_factory.mktemp(request.param))
+    name, *padding = request.param.split()
+    encoder = trained_enough(name, **({"padding": padding[0]} if padding else {}))
+    return encoder, written(encoder, tmp_path_factory.mktemp(name))
 
 
 def pytorch_with(encoder: EncoderModule, patch: PatchMap) -> EncoderModule:
@@ -60,7 +61,9 @@ def pytorch_with(encoder: EncoderModule, patch: PatchMap) -> EncoderModule:
     class Mapped(torch.nn.Module):
         def forward(self, images: torch.Tensor) -> torch.Tensor:
             padding = stem.padding if isinstance(stem.padding, tuple) else (0, 0)
-            columns = torch.nn.functional.unfold(images, stem.kernel_size, padding=padding, stride=stem.stride)
+            mode = "constant" if stem.padding_mode == "zeros" else stem.padding_mode
+            around = torch.nn.functional.pad(images, (padding[1], padding[1], padding[0], padding[0]), mode=mode)
+            columns = torch.nn.functional.unfold(around, stem.kernel_size, stride=stem.stride)
             pixels = columns.unflatten(1, (3, height * width))  # (batch, channels, positions, patches)
             axes, blocks, shift = (torch.from_numpy(each) for each in (patch.axes, patch.blocks, patch.shift))
             turned = torch.einsum("kpq,bkqn->bkpn", blocks, torch.einsum("kc,bcqn->bkqn", axes, pixels))

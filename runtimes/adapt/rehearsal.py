@@ -1,0 +1,97 @@
+"""Frames of the source, disturbed as the stream is: what is seen and what it should give, in pairs, without a label.
+
+Of the stream nothing is kept but its spectrum (`equalize.py`), and that says how to disturb a clean frame alike. A frequency
+is damped as much as in the colour that kept least of it, since a blur, a haze or a lost contrast treat all colours alike; what
+the stream has beyond that is noise, drawn anew for each frame. A tail that learns to give a disturbed frame the clean one's
+vector learns to look past what no map of second order can undo: a haze is as smooth as what it hides. The pairs themselves
+are made up, so half of what is wrong with them is learned, too; the guard and the average of weights bound that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgessl.bundle import Bundle
+from edgessl.runtimes.prepare import prepared
+from edgessl.runtimes.spectrum import Spectrum, cosines, spread_bands
+
+Floats = NDArray[np.float32]
+Frames = NDArray[np.uint8]
+_TINY = 1e-9
+_AT_ONCE = 64  # frames that are embedded together
+
+
+class Rehearsed(NamedTuple):
+    """Frames of the source, each disturbed twice.
+
+    Attributes:
+        first, second: `(n, height, width, 3)`.
+        vectors: What the factory's encoder makes of them undisturbed, `(n, dim)`.
+    """
+
+    first: Frames
+    second: Frames
+    vectors: Floats
+
+
+class Rehearsal:
+    """The frames that are rehearsed with.
+
+    Args:
+        source: Tensors of the bundle's `source` file, `spectrum` and `prepare` among them.
+        frames: `(n, height, width, 3)` at the encoder's own size.
+        vectors: The factory's of them, `(n, dim)`.
+    """
+
+    def __init__(self, source: Mapping[str, NDArray[Any]], frames: Frames, vectors: Floats) -> None:
+        self._axes = source["spectrum.axes"].astype(np.float32)
+        self._source = Spectrum(
+            **{part: source[f"spectrum.{part}"].astype(np.float64) for part in ("mean", "var", "power")}
+        )
+        self._scale = {f"prepare.{part}": source[f"prepare.{part}"] for part in ("mean", "std")}
+        self._frames, self._vectors = frames, vectors
+
+    def draw(self, count: int, stream: Spectrum, rng: np.random.Generator) -> Rehearsed:
+        """So many of them as the stream would show them."""
+        rows = rng.choice(len(self._frames), size=count, replace=count > len(self._frames))
+        first, second = (self.disturbed(self._frames[rows], stream, rng) for _ in range(2))
+        return Rehearsed(first, second, self._vectors[rows])
+
+    def disturbed(self, frames: Frames, stream: Spectrum, rng: np.random.Generator) -> Frames:
+        """Frames `(n, height, width, 3)` with the stream's spectrum in place of the source's."""
+        source, axes = self._source, self._axes
+        ratio = stream.power / np.maximum(source.power, _TINY)  # (channels, bands, bands)
+        kept = np.broadcast_to(np.minimum(ratio.min(0), 1.0), ratio.shape)
+        more = np.maximum(stream.power - kept * source.power, 0.0)
+        turned = np.einsum("kc,nchw->nkhw", axes, prepared(frames, self._scale), optimize=True)
+        size = turned.shape[2], turned.shape[3]
+        rows, columns = map(cosines, size)
+        own = turned.mean((2, 3), keepdims=True)
+        coefficients = rows @ (turned - own) @ columns.T
+        noise = rng.standard_normal(coefficients.shape, dtype=np.float32)
+        coefficients = coefficients * spread_bands(np.sqrt(kept), size) + noise * spread_bands(np.sqrt(more), size)
+        apart = np.sqrt(stream.var / np.maximum(source.var, _TINY))
+        own = stream.mean[:, None, None] + apart[:, None, None] * (own - source.mean[:, None, None])
+        whole = (rows.T @ coefficients @ columns + own).astype(np.float32)
+        images = np.einsum("kc,nkhw->nhwc", axes, whole, optimize=True)
+        levels = 255 * (images * self._scale["prepare.std"].reshape(-1) + self._scale["prepare.mean"].reshape(-1))
+        return np.asarray(np.clip(np.rint(levels), 0, 255), np.uint8)
+
+
+def rehearsal_of(
+    bundle: Bundle, source: Mapping[str, NDArray[Any]], embed: Callable[[Frames], Floats]
+) -> Rehearsal | None:
+    """With the bundle's frames; `None` where it has none, or does not say what frames look like.
+
+    Raises:
+        BundleError: The file cannot be read, or is of other frames.
+    """
+    if "spectrum.power" not in source or not any(artefact.role == "rehearsal" for artefact in bundle.artefacts):
+        return None
+    frames = bundle.tensors("rehearsal", "frames")["frames"]
+    parts = [embed(frames[start : start + _AT_ONCE]) for start in range(0, len(frames), _AT_ONCE)]
+    return Rehearsal(source, frames, np.concatenate(parts))
