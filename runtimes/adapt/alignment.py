@@ -156,9 +156,10 @@ class Alignment:
         self._drop_candidate()
         return Move(kind="withdrawn", numbers={"port": port}, by=self._gap)
 
-    def moved(self, by: NDArray[np.floating]) -> None:
-        """What gives the vectors was changed, which moves them `by` `(dim,)`."""
+    def moved(self, by: NDArray[np.floating], kept: float) -> None:
+        """What gives the vectors was changed, which moves them `by` `(dim,)`; those of before count for so many at most."""
         self._recenter.moved(by)
+        self._recenter.fade(kept)
 
     def turn(self, shift: int, known: Collection[int], *, near: bool = False) -> None:
         """Lay aside what was learned of one shift, and go on with another where it was left.

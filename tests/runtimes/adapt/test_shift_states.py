@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from edgessl.runtimes.adapt.config import LearnerConfig
+from edgessl.runtimes.adapt.guard import GuardConfig
+from edgessl.runtimes.adapt.memory import MemoryConfig
 from edgessl.runtimes.adapt.ports import PortsConfig
+from edgessl.runtimes.adapt.tail import TailConfig
 
 NIGHT, GLARE = 0.4, 1.9  # gain
 CONFIG = LearnerConfig(observe_every=1, confirm_ports=1, ports=PortsConfig(window=48, paired=24))
@@ -48,6 +53,36 @@ def test_each_shift_is_gone_on_with_where_it_was_left(learner, scenes):
         for name, value in tensors(learner).items():
             np.testing.assert_array_equal(value, ended[gain][name], err_msg=name)
         observe(learner, scenes(96, 5))
+
+
+def test_another_tail_makes_recentring_forget_what_the_last_one_gave(learner, scenes):
+    observe(learner, scenes(256, 6, NIGHT))
+    alignment = learner._learned._alignment
+    before = alignment.state().part("present").part("recenter")
+    assert before.values["weight"] > 100
+    by = np.linspace(-1, 1, learner.dim)
+    alignment.moved(by, 40.0)
+    after = alignment.state().part("present").part("recenter")
+    assert after.values["weight"] == 40
+    np.testing.assert_allclose(after.tensors["mean"], before.tensors["mean"] + by)
+    covariances = [each.tensors["moment"] / each.values["weight"] for each in (before, after)]
+    np.testing.assert_allclose(*covariances)  # what is kept counts for less, and says the same
+
+
+def test_a_new_shift_starts_from_the_factorys_tail_and_an_empty_memory(encoder, tmp_path, scenes):
+    easy = GuardConfig(anchor_overlap=0.0, lidar=0.0)
+    config = replace(
+        CONFIG, confirm_tail=1, guard=easy, tail=TailConfig(steps_per_frame=0.25), memory=MemoryConfig(novelty=0.001)
+    )
+    with encoder.learner(tmp_path / "state", level="tail", config=config) as learner:
+        observe(learner, scenes(256, 6, NIGHT))
+        assert learner.info()["steps"] > 20
+        assert learner.info()["memory"] > 100
+        observe(learner, scenes(96, 5))
+        learner._learned.learn = lambda seen: ""  # look, and learn nothing
+        observe(learner, scenes(64, 7, GLARE))
+        assert learner.info()["shift"] == 1
+        assert (learner.info()["steps"], learner.info()["memory"], learner.served.tail) == (0, 0, None)
 
 
 def test_a_shift_that_is_new_starts_from_the_factory(learner, scenes):
