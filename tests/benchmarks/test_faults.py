@@ -103,7 +103,7 @@ def test_the_learning_rate_is_what_the_step_is_fed(learner, night, monkeypatch, 
     training.steps = 20  # past the warm-up
     with FAULTS[f"learning rate x{times}"].within(learner):
         learner.observe(night[640:704])
-    assert fed == pytest.approx([factory * times] * 4)
+    assert fed == pytest.approx([factory * times] * 8)  # of 64 frames
     assert training._knobs["lr"] == factory
 
 

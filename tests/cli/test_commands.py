@@ -230,7 +230,7 @@ def test_an_unknown_name_lists_the_names_and_the_nearest(
         (["--set", "views=1"], "type --set views.area=VALUE"),
         (
             ["--set", "encoder.foo=1"],
-            "'foo'; did you mean 'pool'? Choose one of: depth, dim, pool, stem, widths",
+            "'foo'; did you mean 'pool'? Choose one of: depth, dim, padding, pool, stem, widths",
         ),
         (["--set", "encoder.dimm=1"], "did you mean 'dim'"),
         (["--set", "encoder.dim=big"], "dim of encoder 'conv_small' is a whole number, not 'big'"),
