@@ -58,6 +58,10 @@ def export(
     pool: Annotated[str, typer.Option(help="cls, mean, gem or attention, instead of the model's own.")] = "",
     license: Annotated[str, typer.Option(help="Of the weights, such as Apache-2.0; goes into the manifest.")] = "",
     calibration: Annotated[int, typer.Option(help="Samples to calibrate int8 on, chosen for spread.")] = 300,
+    rehearsal: Annotated[
+        int,
+        typer.Option(help="Frames of these samples that go into the bundle, for level tail to learn from; 0 for none."),
+    ] = 512,
     objective: Annotated[
         str, typer.Option(help="What the tail learns from on the device: align, vicreg or ntxent.")
     ] = "align",
@@ -100,6 +104,7 @@ def export(
         targets=targets,
         precision=precision,
         calibration=calibration,
+        rehearsal=rehearsal,
         license=license,
         strict=strict,
         step=StepConfig(objective=objective),

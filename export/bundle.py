@@ -119,6 +119,10 @@ def export(
                 maker.make(name, precision)
         say("source statistics and training step")
         write_adaptation(split, draft, samples.frames, config)
+        if "rehearsal.safetensors" in draft.kinds:
+            say(
+                "rehearsal.safetensors holds frames of the source, for level tail to learn from; --rehearsal 0 leaves them out"
+            )
         findings = _linted(draft, config) + [found for found in maker.findings if found["file"] in draft.kinds]
         for (level, check), count in Counter((found["level"], found["target"]) for found in findings).items():
             say(f"lint for {check}: {count} {level}{'s' * (count != 1)}; report.html has them")

@@ -129,12 +129,12 @@ def test_every_option_reaches_the_export(
     monkeypatch.setattr(writing, "export", export)
     done = edgessl(
         *words, "--to", "onnx, tensorrt,onnx", "--precision", "int8", "--calibration", 17, "--license", "MIT",
-        "--objective", "vicreg", "--overwrite", "--input-size", "48x64",
+        "--objective", "vicreg", "--rehearsal", "20", "--overwrite", "--input-size", "48x64",
     )  # fmt: skip
     assert done.code == 0, done.talk
     config = given["config"]
     assert (config.targets, config.precision, config.calibration) == (("onnx", "tensorrt"), "int8", 17)
-    assert (config.license, config.step.objective) == ("MIT", "vicreg")
+    assert (config.license, config.step.objective, config.rehearsal) == ("MIT", "vicreg", 20)
     assert given["overwrite"] is True
     assert given["trained"] == {}, "this encoder was not trained for int8"
     assert given["encoder"].input.shape == given["samples"].spec.shape == (48, 64, 3)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from shutil import copytree
@@ -37,10 +38,10 @@ CONFIG = ExportConfig(
 )
 
 
-def written(folder: Path, config: ExportConfig = CONFIG, name: str = "robot") -> Path:
+def written(folder: Path, config: ExportConfig = CONFIG, say: Callable[[str], None] = print) -> Path:
     encoder, frames = trained_enough("conv_small"), smooth_frames(240)
     source = ArraySource("frames", frames, image_spec(32, 40), [str(row) for row in range(len(frames))])
-    return export(encoder, {"recipe": "none"}, source, folder / f"{name}.edgessl", config=config).path
+    return export(encoder, {"recipe": "none"}, source, folder / "robot.edgessl", config=config, say=say).path
 
 
 @pytest.fixture(scope="module")
@@ -61,6 +62,13 @@ def test_frames_of_the_source_are_stored_but_none_of_the_golden_ones(robot: Path
     assert len(kept) == 200
     assert kept < source
     assert not kept & golden
+
+
+@pytest.mark.parametrize("count", [0, 20])
+def test_who_exports_is_told_that_frames_go_along(tmp_path: Path, count: int) -> None:
+    said: list[str] = []
+    written(tmp_path, replace(CONFIG, rehearsal=count), said.append)
+    assert any("--rehearsal 0 leaves them out" in line for line in said) == (count > 0)
 
 
 def test_no_frame_leaves_home_where_that_is_not_wanted(tmp_path: Path) -> None:
