@@ -193,7 +193,7 @@ class Adaptation:
             if reason := self._replay.learn(*given):
                 return reason
             if (by := self._replay.by) is not None:
-                self._alignment.moved(by, self._config.tail.kept)
+                self._alignment.moved(by, self._config.tail.kept * factor)
                 self._dependence.moved(by)
         return "" if self._alignment.finite() else "the learned statistics are not finite"
 

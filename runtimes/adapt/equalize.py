@@ -46,6 +46,8 @@ class EqualizeConfig:
             deviation is this much of the logarithm of frequency, along which spectra of pictures are straight lines. Each band
             alone is of few scenes; a map of patches averages anyway.
         clip: Largest gain, either way.
+        known: Independent votes that the spectrum must be of before frames are made up by it. A drive shows few scenes, and what
+            they hold more of than the source's is structure, not noise.
         kept: Votes that recentring and ports count for when the front has moved: they were of other frames. A drive through
             winter that forgot more lost half a point.
     """
@@ -59,6 +61,7 @@ class EqualizeConfig:
     floor: float = 1e-3
     smooth: float = 0.125
     clip: float = 8.0
+    known: float = 256.0
     kept: float = 1000.0
 
 
@@ -153,8 +156,8 @@ class Equalizer:
         self.candidate = None
 
     def stream(self, factor: float) -> Spectrum | None:
-        """What the stream looks like, as far as it is trusted; `None` before it was looked at."""
-        return self._seen(factor) if self._weight else None
+        """What the stream looks like; `None` before that is known well enough to make up frames by it."""
+        return self._seen(factor) if self._weight >= self._config.known * factor else None
 
     def state(self) -> State:
         """A copy, the candidate included."""

@@ -30,8 +30,8 @@ class TailConfig:
         steps_per_frame: Budget: training steps per observed frame, at most. Half as many left fog a point lower after 10,000.
         average: Share of the served average that stays at each step.
         serve_every: Steps between two looks at whether the average may serve.
-        kept: Votes that recentring counts for when another tail serves: they were of other vectors. With all of them, what was
-            given back at the end of a stretch was .78 on three extra corruptions, and .82 with these.
+        kept: Independent votes that recentring counts for when another tail serves: they were of other vectors. With all of
+            them, what was given back at the end of a stretch was .78 on three extra corruptions, and .82 with these.
         replayed: Share of the anchors that comes from the memory instead of from the source: what holds the tail to what it
             gave the stream itself. With none the noises lost what fog gained.
     """

@@ -108,8 +108,9 @@ def test_a_tail_that_rehearsed_gives_hazy_frames_more_of_their_clean_vectors(rob
         Tail(encoder.bundle, engine="onnxruntime") as tail,
     ):
         source = encoder.bundle.tensors("source")
-        world = Equalizer(source, None, EqualizeConfig())
+        world = Equalizer(source, None, EqualizeConfig(known=100))
         world.observe(prepared(hazy[:200], source))
+        assert world.stream(4.0) is None  # 50 independent frames
         replay = Replay(
             encoder, source, trunk, TailConfig(steps_per_frame=1.0, warm_up=4), MemoryConfig(novelty=0.0), ViewsConfig(),
             factory=tail, say=lambda kind, **_: said.append(kind), may_step=lambda: True,
