@@ -7,8 +7,10 @@ nearly those of natural images; a large frame's power is averaged within bands o
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,6 +33,11 @@ class Spectrum:
     mean: Floats64
     var: Floats64
     power: Floats64
+
+    @classmethod
+    def of(cls, source: Mapping[str, NDArray[Any]]) -> Spectrum:
+        """The source's, of the tensors of a bundle's `source` file."""
+        return cls(**{part: source[f"spectrum.{part}"].astype(np.float64) for part in ("mean", "var", "power")})
 
 
 def frame_spectra(images: NDArray[np.floating], axes: NDArray[np.floating]) -> tuple[Floats64, Floats64]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -14,10 +14,8 @@ from edgessl.errors import InputError, UnknownNameError
 from edgessl.signals import InputSpec
 
 POOLS = ("mean", "flat")
-PADDINGS: dict[str, Literal["zeros", "replicate"]] = {
-    "zeros": "zeros",
-    "edge": "replicate",
-}  # of the very first convolution; ours -> PyTorch's
+#: of the very first convolution; ours -> PyTorch's
+PADDINGS: dict[str, Literal["zeros", "replicate"]] = {"zeros": "zeros", "edge": "replicate"}
 
 
 def conv_small(
@@ -60,16 +58,13 @@ def conv_small(
         )
     if padding not in PADDINGS:
         raise UnknownNameError("padding", padding, PADDINGS)
-    stages, last = [], 3
-    for index, channels in enumerate(widths):
-        reads: dict[str, Any] = {"kernel": stem, "padding": PADDINGS[padding]} if index == 0 else {}
-        stages.append(_stage(last, channels, depth, first=index == 0, **reads))
-        last = channels
+    stages = [_stage(3, widths[0], depth, first=True, kernel=stem, padding=PADDINGS[padding])]
+    stages += [_stage(before, channels, depth, first=False) for before, channels in pairwise(widths)]
     map_size = [-(-side // 2 ** len(widths)) for side in (height, width)]
     return EncoderModule(
         input,
         stages,
-        _pool(pool, last, map_size, dim),
+        _pool(pool, widths[-1], map_size, dim),
         dim=dim,
         channels=widths,
         channel_axis=1,
@@ -137,7 +132,6 @@ def _stage(
     for index in range(depth):
         if index:
             layers.append(nn.ReLU())
-        if index:
             convolution = nn.Conv2d(channels, channels, 3, 1, 1, bias=False)
         else:
             convolution = nn.Conv2d(inputs, channels, kernel, stride, kernel // 2, bias=False, padding_mode=padding)

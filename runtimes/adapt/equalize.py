@@ -91,9 +91,7 @@ class Equalizer:
         maps: bool = True,
     ) -> None:
         self._axes = source["spectrum.axes"].astype(np.float32)
-        self._source = Spectrum(
-            **{part: source[f"spectrum.{part}"].astype(np.float64) for part in ("mean", "var", "power")}
-        )
+        self._source = Spectrum.of(source)
         height, width = source["spectrum.size"]
         self._size = int(height), int(width)
         self._scale = source["prepare.mean"], source["prepare.std"]

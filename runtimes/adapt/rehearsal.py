@@ -4,7 +4,7 @@ Of the stream nothing is kept but its spectrum (`equalize.py`), and that says ho
 is damped as much as in the colour that kept least of it, since a blur, a haze or a lost contrast treat all colours alike; what
 the stream has beyond that is noise, drawn anew for each frame. A tail that learns to give a disturbed frame the clean one's
 vector learns to look past what no map of second order can undo: a haze is as smooth as what it hides. The pairs themselves
-are made up, so half of what is wrong with them is learned, too; the guard and the average of weights bound that.
+are made up, and what is wrong with them is learned, too.
 """
 
 from __future__ import annotations
@@ -49,9 +49,7 @@ class Rehearsal:
 
     def __init__(self, source: Mapping[str, NDArray[Any]], frames: Frames, vectors: Floats) -> None:
         self._axes = source["spectrum.axes"].astype(np.float32)
-        self._source = Spectrum(
-            **{part: source[f"spectrum.{part}"].astype(np.float64) for part in ("mean", "var", "power")}
-        )
+        self._source = Spectrum.of(source)
         self._scale = {f"prepare.{part}": source[f"prepare.{part}"] for part in ("mean", "std")}
         self._frames, self._vectors = frames, vectors
 

@@ -100,9 +100,8 @@ class TailTraining:
         try:
             facts: dict[str, Any] = bundle.manifest["step"]
             self.batch, self._anchor_rows = int(facts["batch"]), int(facts["anchors"])
-            self._replayed = min(
-                round(config.replayed * self._anchor_rows), self.batch
-            )  # of which a memory holds as many
+            # No more than a batch: a memory that is ready holds as many.
+            self._replayed = min(round(config.replayed * self._anchor_rows), self.batch)
             chosen = {name: getattr(config, name) for name in ("lr", "momentum", "pull", "clip")}
             self._knobs = {name: float(facts[name] if value is None else value) for name, value in chosen.items()}
             shape = [1] * source["anchor.latents"].ndim
@@ -151,6 +150,7 @@ class TailTraining:
         """
         if lesson is None:
             a, b, _ = memory.sample(self.batch, rng)
+            # With replacement: a bundle may hold fewer anchors than a step takes.
             rows = rng.choice(len(self.anchor_vectors), size=self._anchor_rows - min(self._replayed, len(memory)))
             anchors, reference = self.anchors.rows(rows), self.anchor_vectors[rows]
         else:
