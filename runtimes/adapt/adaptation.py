@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgessl.runtimes.adapt.alignment import Alignment
+from edgessl.runtimes.adapt.attention import Attention
 from edgessl.runtimes.adapt.config import LearnerConfig
 from edgessl.runtimes.adapt.dependence import Dependence
 from edgessl.runtimes.adapt.drift import Drift
@@ -76,7 +77,7 @@ class Adaptation:
         self._alignment = Alignment(source, len(ports), config, equalizer, mixing)
         self._prepare = {name: source[name] for name in spectrum if name.startswith("prepare.")}
         self._rng = np.random.default_rng(seed)
-        self._attend = 0  # frames that are still all observed
+        self.attention = Attention(config.observe_every)
         self._replay: Replay | None = None
         self._unread = State()  # the tail of a state that was opened at a lower level; goes back to disk as it came
         self._served = Served()
@@ -100,6 +101,11 @@ class Adaptation:
     def teaches(self) -> bool:
         """Whether the latest frames may be learned from; in a mild shift they only say which one they are of."""
         return self.drift.shifted and self.drift.present and not self.guard.frozen
+
+    @property
+    def young(self) -> bool:
+        """Whether little is known of the present shift yet."""
+        return self.drift.confirmed <= self._config.young
 
     @property
     def served(self) -> Served:
@@ -127,12 +133,6 @@ class Adaptation:
         same = now.direct and then.direct and now.ports is then.ports
         return first if same else self._trunks.run(now.front, frames, self.ports())
 
-    def watched(self, start: int, count: int) -> NDArray[np.bool_]:
-        """Which of the stream's next `count` frames, the first of which has number `start`, are to be observed."""
-        if self._attend > 0:
-            return np.ones(count, dtype=bool)
-        return np.asarray(np.arange(start, start + count) % self._config.observe_every == 0)
-
     def judge(self, whitened: NDArray[np.float64]) -> NDArray[np.bool_]:
         """Take in drift statistics `(batch, size)`; what was learned of a shift serves as soon as it is seen again.
 
@@ -140,17 +140,17 @@ class Adaptation:
             Which of the frames look unlike those before, `(batch,)`.
         """
         novel = self._novelty.admit(whitened)
-        self._attend = max(0, self._attend - len(whitened))
+        self.attention.looked(len(whitened))
         if self.drift.judge(whitened, novel):
-            self._attend = self._config.attend
+            self.attention.call(self._config.attend)
             self._dependence.restart()
             numbers = {"shift": self.drift.shift, "score": self.drift.score, "threshold": self.drift.threshold}
             self._say("shift" if self.drift.shifted else "return", **numbers)
-            novel[:] = False  # of a part that is half night and half day nothing is learned
+            novel &= self.drift.settled  # of a part that is half night and half day nothing is learned
         if self.drift.shifted and self.drift.shift != self._alignment.shift:
             self._turn()
         if self.drift.suspicious:
-            self._attend = max(self._attend, self.drift.block)
+            self.attention.call(self.drift.block)
         return novel
 
     def embed(self, latents: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
@@ -167,7 +167,7 @@ class Adaptation:
         votes, adapting = seen.rows(seen.novel), not self.drift.mild
         if turn := self.drift.vote(votes.whitened):
             self._say("another_shift", shift=self.drift.shift, votes=self.votes, distance=turn)
-            self._attend = self._config.attend
+            self.attention.call(self._config.attend)
             self._dependence.restart()
             self._turn(near=turn == "near")
             return ""
@@ -238,7 +238,7 @@ class Adaptation:
 
     def state(self) -> State:
         """A copy."""
-        counts = {"votes": self.votes, "attend": self._attend, "version": self.served.number}
+        counts = {"votes": self.votes, "attend": self.attention.left, "version": self.served.number}
         parts = {
             "drift": self.drift.state(),
             "guard": self.guard.state(),
@@ -257,7 +257,7 @@ class Adaptation:
         self._dependence.restore(state.part("dependence"))
         self.restore_learned(state)
         values = state.part("stream").values
-        self.votes, self._attend = int(values["votes"]), int(values["attend"])
+        self.votes, self.attention.left = int(values["votes"]), int(values["attend"])
         self._served = self._version(int(values["version"]))
         self._rng.bit_generator.state = values["rng"]
 

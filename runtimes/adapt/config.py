@@ -30,6 +30,8 @@ class LearnerConfig:
         snapshot_every: Votes between two snapshots.
         watch_every: Frames between two events that say how things stand.
         confirm_ports, confirm_tail: Blocks of votes that must have confirmed a shift before these levels learn from it.
+        young: Until so many have, frames that taught something are embedded again before their vectors are given away: a
+            block says much then. It costs a second run of those frames.
         inherited: Votes that what was learned of one shift counts for in another that lies near to it.
     """
 
@@ -49,6 +51,7 @@ class LearnerConfig:
     watch_every: int = 2048
     confirm_ports: int = 1
     confirm_tail: int = 4
+    young: int = 8
     inherited: float = 64.0
 
 

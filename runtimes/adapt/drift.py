@@ -14,9 +14,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from edgessl.errors import BundleError
 from edgessl.runtimes.adapt.change import Block, Change, ChangeConfig
-from edgessl.runtimes.adapt.displacement import TINY, Floats64, along, bias, near, score_of
+from edgessl.runtimes.adapt.displacement import Floats64, Reference, alike, along, near, score_of
 from edgessl.runtimes.adapt.pace import Pace
 from edgessl.runtimes.adapt.shifts import Shifts
 from edgessl.runtimes.adapt.state import State, joined
@@ -88,16 +87,8 @@ class Drift:
     """
 
     def __init__(self, source: Mapping[str, NDArray[np.floating]], config: DriftConfig) -> None:
-        try:
-            self._mean = source["drift.mean"].astype(np.float64)
-            self._whiten = source["drift.whiten"].astype(np.float64)
-            # A bundle without a bank has one scene, the mean.
-            self._bank = source.get("drift.bank", np.zeros((1, len(self._whiten)))).astype(np.float64)
-            self.threshold = float(source["drift.threshold"].item())
-        except KeyError as error:
-            raise BundleError(f"the bundle has no {error} to judge drift by; export it again") from error
+        self._reference = Reference(source)
         self.config = config
-        self._bias = bias(self._bank)
         self._pace = Pace(self.size, config.block, config.stretch)
         self._change = Change(config.change)
         self._vote_pace = Pace(self.size, config.block, config.stretch)
@@ -112,7 +103,12 @@ class Drift:
     @property
     def size(self) -> int:
         """Length of a whitened statistic."""
-        return len(self._whiten)
+        return self._reference.size
+
+    @property
+    def threshold(self) -> float:
+        """Score that clean blocks stay below."""
+        return self._reference.threshold
 
     @property
     def shift(self) -> int:
@@ -131,10 +127,10 @@ class Drift:
 
     def whitened(self, statistic: Floats64) -> Floats64:
         """Statistics `(batch, 2 channels)` in units of the source's spread, `(batch, size)`."""
-        return np.asarray((statistic - self._mean) @ self._whiten.T)
+        return self._reference.whitened(statistic)
 
     def judge(self, whitened: Floats64, novel: NDArray[np.bool_]) -> bool:
-        """Take in the frames of one batch, and say whether the state changed between shifted and not.
+        """Take in the frames of one batch, and say whether a shift began or ended, or one followed another.
 
         Args:
             whitened: Their statistics `(batch, size)`.
@@ -143,19 +139,20 @@ class Drift:
         if not len(whitened):
             return False
         config = self.config
-        moved = self._clipped(self._displacement(whitened), config.score_clip)
+        moved = self._reference.clipped(self._reference.displacement(whitened), config.score_clip)
         self._pace.update(moved)
         self._window = np.concatenate([self._window, moved])[-self.block :]
-        before = self.shifted
-        if before:
+        before = self.shifted, self.shift
+        if self.shifted:
             self.shifted = self.present
-        elif len(self._window) >= self.least:
+        # One shift may follow another at once; where it lies, a block says that is of nothing else.
+        if not self.shifted and len(self._window) >= self.least and (not before[0] or self.settled):
             self.shifted = self._returned() or self._alarmed(moved[novel])
-        if self.shifted != before:
+        if changed := before[0] != self.shifted or (self.shifted and before[1] != self.shift):
             self._votes, self._novel, self._blocks = (np.zeros((0, self.size)) for _ in range(3))
             self._apart = None
             self._change.restart(self.shift)
-        return self.shifted != before
+        return changed
 
     @property
     def block(self) -> int:
@@ -185,6 +182,11 @@ class Drift:
         return signature is not None and not along(self._window, signature) < self.config.leave
 
     @property
+    def settled(self) -> bool:
+        """Whether both halves of the block lie alike: one that is half night and half day lies nowhere."""
+        return alike(self._window, self._pace.factor, self.config.other)
+
+    @property
     def suspicious(self) -> bool:
         """Whether the last few frames look as if something had changed: all are worth a look then."""
         few = self._window[-_FEW_FRAMES:]
@@ -198,13 +200,13 @@ class Drift:
         """Take in votes of the present shift; says so when they turn out to be of another one, the present from now on."""
         config = self.config
         turn: Turn = ""
-        moved = self._clipped(self._displacement(whitened), config.vote_clip)
+        moved = self._reference.clipped(self._reference.displacement(whitened), config.vote_clip)
         self._votes = np.concatenate([self._votes, moved])
         self._vote_pace.update(moved)
         while len(self._votes) >= (length := config.block * self._vote_pace.stretch):
             block, self._votes = self._votes[:length], self._votes[length:]
             place, noise = block.mean(0), float(block.var(0, ddof=1).sum()) * self._vote_pace.factor / length
-            here, known = self._clipped(block, config.score_clip).mean(0), self._shifts.places.get(self.shift)
+            here, known = self._reference.clipped(block, config.score_clip).mean(0), self._shifts.places.get(self.shift)
             if known is None or near(place, known, noise, config.other):
                 self._apart = None
                 self._shifts.follow(here, place)
@@ -248,16 +250,6 @@ class Drift:
         self._shifts.restore(state.part("shifts"))
         self._change.restore(state.part("change"))
         self.shifted = bool(state.values["shifted"])
-
-    def _displacement(self, whitened: Floats64) -> Floats64:
-        """From the nearest source frame, `(batch, size)`, less what the source's own frames have on average."""
-        squared = np.square(self._bank).sum(1) - 2 * whitened @ self._bank.T  # and |whitened|^2, the same for all
-        return np.asarray(whitened - self._bank[squared.argmin(1)] - self._bias)
-
-    def _clipped(self, moved: Floats64, thresholds: float) -> Floats64:
-        """No longer than the square root of so many thresholds."""
-        distance = np.maximum((moved**2).mean(1, keepdims=True), TINY)
-        return np.asarray(moved * np.minimum(1.0, np.sqrt(thresholds * self.threshold / distance)))
 
     def _returned(self) -> bool:
         """Whether the last frames have moved along a known shift; the one that they are nearest to is the present one."""

@@ -61,7 +61,7 @@ class EqualizeConfig:
     floor: float = 1e-3
     smooth: float = 0.125
     clip: float = 8.0
-    known: float = 256.0
+    known: float = 128.0
     kept: float = 1000.0
 
 

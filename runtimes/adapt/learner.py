@@ -6,7 +6,7 @@ been no night, and the next night starts where the last one ended.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -21,7 +21,7 @@ from edgessl.errors import InputError, StateError
 from edgessl.files import sha256_of
 from edgessl.runtimes.adapt.adaptation import Adaptation
 from edgessl.runtimes.adapt.config import LEVELS, LearnerConfig, choose_level
-from edgessl.runtimes.adapt.seen import Seen
+from edgessl.runtimes.adapt.seen import Seen, parts
 from edgessl.runtimes.adapt.served import Served
 from edgessl.runtimes.adapt.serving import Serving
 from edgessl.runtimes.adapt.state import State, joined
@@ -123,19 +123,23 @@ class Learner:
         batch = self.input.check(frames)
         vectors = np.full((len(batch), self.dim), np.nan, np.float32)
         self.versions = versions = np.zeros(len(batch), np.int64)
-        for part in self._parts(len(batch)):
+        for part in parts(self.frames, len(batch), self._config.drift.block):
             count = part.stop - part.start
             finite = self.input.finite(batch[part])
-            watched = self._learned.watched(self.frames, count)
+            watched = self._learned.attention.chosen(self.frames, count)
             self.frames += count
             self._unsaved += count
             self._quarantine(count - int(finite.sum()))
-            rows = finite & watched
-            if rows.any():
-                rows[rows] = self._shows(batch[part][rows])
-            for chosen, embed in ((rows, self._observe), (finite & ~rows, self._serve)):
-                if chosen.any():
-                    vectors[part][chosen], versions[part][chosen] = embed(batch[part][chosen])
+            rest = finite.copy()
+            for look in (watched, ~watched):  # where those show something new, the others are looked at as well
+                rows = rest & look
+                if rows.any() and (look is watched or self._learned.attention.left):
+                    rows[rows] = self._shows(batch[part][rows])
+                    rest &= ~rows
+                    if rows.any():
+                        vectors[part][rows], versions[part][rows] = self._observe(batch[part][rows])
+            if rest.any():
+                vectors[part][rest], versions[part][rest] = self._serve(batch[part][rest])
             if self.frames // self._config.watch_every > (self.frames - count) // self._config.watch_every:
                 self._say("watch", level=self.level, **self._learned.watch())
         return vectors
@@ -189,14 +193,6 @@ class Learner:
     ) -> None:
         self.close()
 
-    def _parts(self, count: int) -> Iterator[slice]:
-        """Cut a batch where blocks of the whole stream end, so that no decision waits for the end of a long batch."""
-        block, start = self._config.drift.block, 0
-        while start < count:
-            stop = min(count, start + block - self.frames % block)
-            yield slice(start, stop)
-            start = stop
-
     def _serve(self, frames: NDArray[Any]) -> tuple[NDArray[np.float32], int]:
         """Embed with the version that serves, and look no further; vectors, and its number."""
         served = self._learned.served
@@ -220,6 +216,10 @@ class Learner:
         if learned.teaches and sound.any():
             seen = Seen(frames=frames, observed=observed, raw=raw, served=served, whitened=whitened, novel=novel)
             self._learn(seen.rows(sound))
+            if learned.young and learned.served.number != number:  # what it taught serves the part itself
+                again = learned.embed(learned.present(frames, first, then).latents)[1]
+                if np.isfinite(again).all():
+                    return again, learned.served.number
         return served, number
 
     def _learn(self, seen: Seen) -> None:

@@ -108,7 +108,9 @@ class Replay:
             latents = run(both).latents
             for place, row in enumerate(rows):
                 self._memory.admit(latents[place], latents[len(rows) + place], served[row])
-        for _ in range(self._training.afford(len(frames)) if self._training.ready(self._memory) else 0):
+        # Where frames could be made up once the stream is known, nothing is learned before.
+        ready = self._training.ready(self._memory) and not (self._rehearsal and stream is None)
+        for _ in range(self._training.afford(len(frames)) if ready else 0):
             if self.stopped or not self._may_step():
                 break
             outcome = self._training.step(self._memory, rng, self._lesson(stream, run, rng))

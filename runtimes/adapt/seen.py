@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,3 +36,14 @@ class Seen:
         """Some of the frames."""
         parts = {name: getattr(self, name)[keep] for name in ("frames", "raw", "served", "whitened", "novel")}
         return Seen(observed=self.observed.rows(keep), **parts)
+
+
+def parts(start: int, count: int, block: int) -> Iterator[slice]:
+    """Cut `count` frames, of which the first has number `start`, where blocks of the whole stream end.
+
+    No decision waits for the end of a long batch then.
+    """
+    stop = 0
+    while stop < count:
+        first, stop = stop, min(count, stop + block - (start + stop) % block)
+        yield slice(first, stop)

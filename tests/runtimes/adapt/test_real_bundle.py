@@ -7,6 +7,8 @@ import pytest
 
 import edgessl
 from edgessl.runtimes.adapt.config import LEVELS, LearnerConfig
+from edgessl.runtimes.adapt.dependence import DependenceConfig
+from edgessl.runtimes.adapt.equalize import EqualizeConfig
 from edgessl.runtimes.adapt.memory import MemoryConfig
 from edgessl.runtimes.adapt.novelty import NoveltyConfig
 from edgessl.runtimes.adapt.ports import PortsConfig
@@ -31,6 +33,8 @@ def test_day_is_served_by_the_factory_and_the_dark_is_learned(bundle, tmp_path, 
         novelty=NoveltyConfig(distance=0.0),
         ports=PortsConfig(window=20, paired=10),
         memory=memory,
+        dependence=DependenceConfig(prior=1.0, weight=0.0),
+        equalize=EqualizeConfig(known=20),
     )
     dark = (frames * 0.15).astype(np.uint8)
     with (
