@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgessl.bundle import Bundle
-from edgessl.runtimes.prepare import prepared
-from edgessl.runtimes.spectrum import Spectrum, cosines, spread_bands
+from edgessl.runtimes.framefilter import FrameFilter
+from edgessl.runtimes.spectrum import Spectrum, spread_bands
 
 Floats = NDArray[np.float32]
 Frames = NDArray[np.uint8]
@@ -48,9 +48,9 @@ class Rehearsal:
     """
 
     def __init__(self, source: Mapping[str, NDArray[Any]], frames: Frames, vectors: Floats) -> None:
-        self._axes = source["spectrum.axes"].astype(np.float32)
+        names = {"axes": "spectrum.axes", "mean": "prepare.mean", "std": "prepare.std"}
+        self._scale = {name: source[tensor].astype(np.float32) for name, tensor in names.items()}
         self._source = Spectrum.of(source)
-        self._scale = {f"prepare.{part}": source[f"prepare.{part}"] for part in ("mean", "std")}
         self._frames, self._vectors = frames, vectors
 
     def draw(self, count: int, stream: Spectrum, rng: np.random.Generator) -> Rehearsed:
@@ -61,23 +61,16 @@ class Rehearsal:
 
     def disturbed(self, frames: Frames, stream: Spectrum, rng: np.random.Generator) -> Frames:
         """Frames `(n, height, width, 3)` with the stream's spectrum in place of the source's."""
-        source, axes = self._source, self._axes
+        source = self._source
         ratio = stream.power / np.maximum(source.power, _TINY)  # (channels, bands, bands)
         kept = np.broadcast_to(np.minimum(ratio.min(0), 1.0), ratio.shape)
         more = np.maximum(stream.power - kept * source.power, 0.0)
-        turned = np.einsum("kc,nchw->nkhw", axes, prepared(frames, self._scale), optimize=True)
-        size = turned.shape[2], turned.shape[3]
-        rows, columns = map(cosines, size)
-        own = turned.mean((2, 3), keepdims=True)
-        coefficients = rows @ (turned - own) @ columns.T
-        noise = rng.standard_normal(coefficients.shape, dtype=np.float32)
-        coefficients = coefficients * spread_bands(np.sqrt(kept), size) + noise * spread_bands(np.sqrt(more), size)
         apart = np.sqrt(stream.var / np.maximum(source.var, _TINY))
-        own = stream.mean[:, None, None] + apart[:, None, None] * (own - source.mean[:, None, None])
-        whole = (rows.T @ coefficients @ columns + own).astype(np.float32)
-        images = np.einsum("kc,nkhw->nhwc", axes, whole, optimize=True)
-        levels = 255 * (images * self._scale["prepare.std"].reshape(-1) + self._scale["prepare.mean"].reshape(-1))
-        return np.asarray(np.clip(np.rint(levels), 0, 255), np.uint8)
+        size = frames.shape[1], frames.shape[2]
+        numbers = {"gain": np.sqrt(kept), "mean_gain": apart, "shift": stream.mean - apart * source.mean}
+        damped = FrameFilter(size=size, **self._scale, **{name: np.float32(each) for name, each in numbers.items()})
+        noise = rng.standard_normal((len(frames), len(apart), *size), dtype=np.float32)
+        return damped(frames, noise * spread_bands(np.sqrt(more), size))
 
 
 def rehearsal_of(

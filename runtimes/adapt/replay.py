@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import ExitStack
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 
 from edgessl.runtimes.adapt.guard import Guard
 from edgessl.runtimes.adapt.memory import Memory, MemoryConfig
-from edgessl.runtimes.adapt.rehearsal import rehearsal_of
+from edgessl.runtimes.adapt.rehearsal import Rehearsal, rehearsal_of
 from edgessl.runtimes.adapt.state import State, joined
 from edgessl.runtimes.adapt.tail import Lesson, TailConfig, TailTraining, Weights
 from edgessl.runtimes.adapt.views import ViewsConfig, view
@@ -55,9 +56,8 @@ class Replay:
         bundle = encoder.bundle
         self._factory, self._say, self._may_step = factory, say, may_step
         self._input, self._views = bundle.input, views
-        self._rehearsal = rehearsal_of(
-            bundle, source, lambda frames: factory.run(trunk.run(frames, trunk.identity).latents)
-        )
+        self._bundle, self._trunk = bundle, trunk
+        self._source = {name: each for name, each in source.items() if name.startswith(("spectrum.", "prepare."))}
         self._memory = Memory(trunk.latent, bundle.dim, source["latent.scale"], trunk.channel_axis, memory)
         self._training = TailTraining(
             bundle,
@@ -121,6 +121,11 @@ class Replay:
                 self._offer(guard)
         return ""
 
+    @cached_property
+    def _rehearsal(self) -> Rehearsal | None:
+        """Read and embedded when the first shift is to be learned from: most opened learners never do."""
+        return rehearsal_of(self._bundle, self._source, self._undisturbed)
+
     @property
     def weights(self) -> Weights | None:
         """Of the tail that serves; `None` are the factory's. Another object when they change."""
@@ -159,6 +164,9 @@ class Replay:
         own = state.part("own").values
         self.stopped, self._refused = bool(own["stopped"]), int(own["refused"])
         self._serve()
+
+    def _undisturbed(self, frames: NDArray[Any]) -> NDArray[np.float32]:
+        return self._factory.run(self._trunk.run(frames, self._trunk.identity).latents)
 
     def _lesson(
         self, stream: Spectrum | None, run: Callable[[NDArray[Any]], Observed], rng: np.random.Generator
