@@ -77,7 +77,8 @@ class Adaptation:
         self._alignment = Alignment(source, len(ports), config, equalizer, mixing)
         self._prepare = {name: source[name] for name in spectrum if name.startswith("prepare.")}
         self._rng = np.random.default_rng(seed)
-        self.attention = Attention(config.observe_every)
+        often = min(config.observe_every, config.observe_tail) if level == "tail" else config.observe_every
+        self.attention = Attention(often)
         self._replay: Replay | None = None
         self._unread = State()  # the tail of a state that was opened at a lower level; goes back to disk as it came
         self._served = Served()

@@ -26,6 +26,8 @@ class LearnerConfig:
 
     Attributes:
         observe_every: Where nothing new is expected, one frame in so many is observed; the others are only embedded.
+        observe_tail: The same at level `tail`, if that is more of them: levels 0 and 1 are to cost nothing, and it has a budget.
+            A near shift is seen by votes, which come the sooner.
         attend: Frames that are all observed when something has changed.
         snapshot_every: Votes between two snapshots.
         watch_every: Frames between two events that say how things stand.
@@ -46,6 +48,7 @@ class LearnerConfig:
     views: ViewsConfig = field(default_factory=ViewsConfig)
     tail: TailConfig = field(default_factory=TailConfig)
     observe_every: int = 16
+    observe_tail: int = 4
     attend: int = 2048
     snapshot_every: int = 512
     watch_every: int = 2048
