@@ -77,8 +77,7 @@ class Adaptation:
         self._alignment = Alignment(source, len(ports), config, equalizer, mixing)
         self._prepare = {name: source[name] for name in spectrum if name.startswith("prepare.")}
         self._rng = np.random.default_rng(seed)
-        often = min(config.observe_every, config.observe_tail) if level == "tail" else config.observe_every
-        self.attention = Attention(often)
+        self.attention = Attention(config.looks(level))
         self._replay: Replay | None = None
         self._unread = State()  # the tail of a state that was opened at a lower level; goes back to disk as it came
         self._served = Served()
@@ -142,11 +141,12 @@ class Adaptation:
         """
         novel = self._novelty.admit(whitened)
         self.attention.looked(len(whitened))
+        kind = "another_shift" if self.drift.shifted else "shift"
         if self.drift.judge(whitened, novel):
             self.attention.call(self._config.attend)
             self._dependence.restart()
             numbers = {"shift": self.drift.shift, "score": self.drift.score, "threshold": self.drift.threshold}
-            self._say("shift" if self.drift.shifted else "return", **numbers)
+            self._say(kind if self.drift.shifted else "return", **numbers)
             novel &= self.drift.settled  # of a part that is half night and half day nothing is learned
         if self.drift.shifted and self.drift.shift != self._alignment.shift:
             self._turn()

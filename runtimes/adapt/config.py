@@ -57,6 +57,10 @@ class LearnerConfig:
     young: int = 8
     inherited: float = 64.0
 
+    def looks(self, level: str) -> int:
+        """One frame in so many is observed at this level, where nothing new is expected."""
+        return min(self.observe_every, self.observe_tail) if level == "tail" else self.observe_every
+
 
 def choose_level(level: str, encoder: Encoder) -> str:
     """`level`, or the best default for `auto`: ports where the bundle has them.

@@ -14,6 +14,8 @@ from tests.runtimes.adapt.nights import NIGHT, QUICK, kinds
 from tests.runtimes.adapt.worlds import BLOCK, DAY, FOG, SIZE, drift, frames, judge, live
 from tests.runtimes.adapt.worlds import NIGHT as DARK
 
+GLARE = 2.5  # gain
+
 
 def test_both_halves_of_one_place_are_alike_and_those_of_two_are_not():
     rng = np.random.default_rng(0)
@@ -69,6 +71,16 @@ def test_a_block_that_shows_a_new_shift_is_served_by_what_it_teaches(encoder, tm
         assert np.abs(vectors - factory).max() > 1e-3
         # The last of the stream: it is embedded again, and nothing has changed since.
         np.testing.assert_allclose((learner.observe(night[:1]) * vectors[:1]).sum(), 1, atol=0.01)
+
+
+def test_one_shift_after_another_is_told_as_that(encoder, tmp_path, scenes):
+    config = replace(QUICK, drift=DriftConfig(stretch=1))
+    with encoder.learner(tmp_path / "state", config=config) as learner:
+        learner.observe(scenes(96, 6, NIGHT))
+        learner.observe(scenes(64, 7, GLARE))
+        told = [kind for kind in kinds(learner) if kind in ("shift", "another_shift", "return")]
+        assert told[:2] == ["shift", "another_shift"]
+        assert learner.info()["shift"] == 1
 
 
 def test_later_on_no_frame_is_embedded_twice(encoder, tmp_path, scenes):
