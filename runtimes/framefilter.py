@@ -38,19 +38,20 @@ class FrameFilter:
     mean_gain: Floats
     shift: Floats
 
-    def __call__(self, frames: NDArray[np.uint8], more: Floats | float = 0.0) -> NDArray[np.uint8]:
+    def __call__(self, frames: NDArray[np.uint8], more: Floats | None = None) -> NDArray[np.uint8]:
         """`(batch, height, width, 3)` -> the same.
 
         Args:
             frames: Of this size.
-            more: Is added to what is left of each frequency, `(batch, 3, height, width)`.
+            more: Is added to what is left of each frequency, `(batch, 3, height, width)`; nothing where that is all.
         """
         rows, columns = map(cosines, self.size)
         there, offset, back, base = self.colours
         turned = (frames @ there + offset).transpose(0, 3, 1, 2)  # (batch, 3, height, width)
         own = turned.mean((2, 3), keepdims=True)
         coefficients = rows @ (turned - own) @ columns.T
-        rest = rows.T @ (coefficients * self.gains + more) @ columns
+        kept = coefficients * self.gains
+        rest = rows.T @ (kept if more is None else kept + more) @ columns
         whole = rest + own * self.mean_gain[:, None, None] + self.shift[:, None, None]
         levels = whole.transpose(0, 2, 3, 1) @ back + base
         return np.asarray(np.clip(np.rint(levels), 0, 255), np.uint8)

@@ -56,8 +56,8 @@ class Rehearsal:
     def draw(self, count: int, stream: Spectrum, rng: np.random.Generator) -> Rehearsed:
         """So many of them as the stream would show them."""
         rows = rng.choice(len(self._frames), size=count, replace=count > len(self._frames))
-        first, second = (self.disturbed(self._frames[rows], stream, rng) for _ in range(2))
-        return Rehearsed(first, second, self._vectors[rows])
+        twice = self.disturbed(self._frames[np.tile(rows, 2)], stream, rng)
+        return Rehearsed(twice[:count], twice[count:], self._vectors[rows])
 
     def disturbed(self, frames: Frames, stream: Spectrum, rng: np.random.Generator) -> Frames:
         """Frames `(n, height, width, 3)` with the stream's spectrum in place of the source's."""

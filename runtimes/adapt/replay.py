@@ -95,7 +95,8 @@ class Replay:
             run: The trunk that serves, with its ports.
             guard: Judges candidates.
             rng: Of the views and the draws.
-            stream: What the frames look like by now; with it the source's own are rehearsed, where the bundle has some.
+            stream: What the frames look like by now. Where the bundle has frames of the source, these are rehearsed with it, and
+                without it nothing is trained.
 
         Returns:
             What went wrong; empty when nothing did.
