@@ -77,7 +77,7 @@ class Adaptation:
         self._alignment = Alignment(source, len(ports), config, equalizer, mixing)
         self._prepare = {name: source[name] for name in spectrum if name.startswith("prepare.")}
         self._rng = np.random.default_rng(seed)
-        self.attention = Attention(config.looks(level))
+        self.attention = Attention(config.observe_every)
         self._replay: Replay | None = None
         self._unread = State()  # the tail of a state that was opened at a lower level; goes back to disk as it came
         self._served = Served()
@@ -86,7 +86,7 @@ class Adaptation:
             self._trunks = undo.enter_context(Trunks(encoder.bundle, precision=precision, **options))
             self._tail = undo.enter_context(Tail(encoder.bundle, **options))
             if level == "tail":
-                parts = (config.tail, config.memory, config.views)
+                parts = (config.tail, config.memory, config.latest, config.views)
                 self._replay = Replay(
                     encoder, source, self._trunks.factory, *parts, factory=self._tail, say=say, may_step=may_step
                 )
@@ -190,12 +190,11 @@ class Adaptation:
                 self._say(move.kind, **move.numbers)
         if self._replay and self.drift.confirmed >= self._config.confirm_tail:
             run = partial(self._trunks.run, self.served.front, ports=self.ports())
-            given = seen.frames, seen.served, seen.novel, run, self.guard, self._rng, self._alignment.stream(factor)
-            if reason := self._replay.learn(*given):
+            if reason := self._replay.learn(seen, run, self.guard, self._rng, self._alignment.stream(factor)):
                 return reason
-            if (by := self._replay.by) is not None:
-                self._alignment.moved(by, self._config.tail.kept * factor)
-                self._dependence.moved(by)
+            if moved := self._replay.moved:
+                self._alignment.moved(moved, factor)
+                self._dependence.moved(moved.by)
         return "" if self._alignment.finite() else "the learned statistics are not finite"
 
     def forget(self) -> None:

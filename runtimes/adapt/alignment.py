@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from edgessl.runtimes.adapt.config import LearnerConfig
 from edgessl.runtimes.adapt.equalize import Equalizer
+from edgessl.runtimes.adapt.latest import Moved
 from edgessl.runtimes.adapt.ports import Ports
 from edgessl.runtimes.adapt.recenter import Recenter
 from edgessl.runtimes.adapt.served import Affine, Front
@@ -156,10 +157,13 @@ class Alignment:
         self._drop_candidate()
         return Move(kind="withdrawn", numbers={"port": port}, by=self._gap)
 
-    def moved(self, by: NDArray[np.floating], kept: float) -> None:
-        """What gives the vectors was changed, which moves them `by` `(dim,)`; those of before count for so many at most."""
-        self._recenter.moved(by)
-        self._recenter.fade(kept)
+    def moved(self, moved: Moved, factor: float) -> None:
+        """Another tail gives the vectors; those of before count for less from now on."""
+        tail = self._config.tail
+        self._recenter.moved(moved.by, moved.grown)
+        self._recenter.fade((tail.kept if moved.grown is None else tail.carried) * factor)
+        if moved.grown is not None:
+            self._recenter.fit(factor)
 
     def turn(self, shift: int, known: Collection[int], *, near: bool = False) -> None:
         """Lay aside what was learned of one shift, and go on with another where it was left.

@@ -9,6 +9,7 @@ from edgessl.runtimes.adapt.dependence import DependenceConfig
 from edgessl.runtimes.adapt.drift import DriftConfig
 from edgessl.runtimes.adapt.equalize import EqualizeConfig
 from edgessl.runtimes.adapt.guard import GuardConfig
+from edgessl.runtimes.adapt.latest import LatestConfig
 from edgessl.runtimes.adapt.memory import MemoryConfig
 from edgessl.runtimes.adapt.novelty import NoveltyConfig
 from edgessl.runtimes.adapt.ports import PortsConfig
@@ -26,8 +27,6 @@ class LearnerConfig:
 
     Attributes:
         observe_every: Where nothing new is expected, one frame in so many is observed; the others are only embedded.
-        observe_tail: The same at level `tail`, if that is more of them: levels 0 and 1 are to cost nothing, and it has a budget.
-            A near shift is seen by votes, which come the sooner.
         attend: Frames that are all observed when something has changed.
         snapshot_every: Votes between two snapshots.
         watch_every: Frames between two events that say how things stand.
@@ -45,10 +44,10 @@ class LearnerConfig:
     equalize: EqualizeConfig = field(default_factory=EqualizeConfig)
     ports: PortsConfig = field(default_factory=PortsConfig)
     memory: MemoryConfig = field(default_factory=MemoryConfig)
+    latest: LatestConfig = field(default_factory=LatestConfig)
     views: ViewsConfig = field(default_factory=ViewsConfig)
     tail: TailConfig = field(default_factory=TailConfig)
     observe_every: int = 16
-    observe_tail: int = 4
     attend: int = 2048
     snapshot_every: int = 512
     watch_every: int = 2048
@@ -56,10 +55,6 @@ class LearnerConfig:
     confirm_tail: int = 4
     young: int = 8
     inherited: float = 64.0
-
-    def looks(self, level: str) -> int:
-        """One frame in so many is observed at this level, where nothing new is expected."""
-        return min(self.observe_every, self.observe_tail) if level == "tail" else self.observe_every
 
 
 def choose_level(level: str, encoder: Encoder) -> str:

@@ -6,6 +6,7 @@ Purushwalkam et al. 2022): when it is full, one of the two entries that are most
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -24,14 +25,25 @@ class MemoryConfig:
     """How much is held.
 
     Attributes:
-        budget_bytes: All that the entries may take, exactly.
+        budget_bytes: All that is held of the stream may take, exactly.
+        latest: Share of it that is for the latest votes' latents (`latest.py`); the entries have the rest.
         entries: At most so many, because admission compares with all of them.
         novelty: Least cosine distance to everything held.
     """
 
-    budget_bytes: int = 4 * 2**20
+    budget_bytes: int = 5 * 2**20
+    latest: float = 0.4
     entries: int = 512
     novelty: float = 0.02
+
+    def __post_init__(self) -> None:
+        if not 0 < self.latest < 1:
+            raise InputError(f"the latest votes' share of the memory must lie between 0 and 1, not {self.latest}")
+
+    @property
+    def latest_bytes(self) -> int:
+        """What the latest votes' latents may take."""
+        return int(self.latest * self.budget_bytes)
 
 
 @dataclass(frozen=True)
@@ -45,6 +57,11 @@ class Rounded:
 
     values: NDArray[np.int8]
     scale: NDArray[np.float32]
+
+    @classmethod
+    def of(cls, latents: NDArray[np.floating], scale: NDArray[np.float32]) -> Rounded:
+        """Those of `latents` `(n, *latent)`."""
+        return cls(np.asarray(np.clip(np.rint(latents / scale), -127, 127), np.int8), scale)
 
     def rows(self, chosen: NDArray[np.intp] | slice) -> NDArray[np.float32]:
         """Some of them as floats."""
@@ -66,6 +83,9 @@ class Memory:
         channel_axis: Of the latent's channels in a batch.
         config: How much is held.
 
+    Attributes:
+        scale: The steps, in the shape that multiplies a batch of latents.
+
     Raises:
         InputError: The budget does not hold two entries.
     """
@@ -76,13 +96,13 @@ class Memory:
         self._config = config
         shape = [1] * (len(latent) + 1)
         shape[channel_axis] = len(scale)
-        self._scale = np.maximum(scale.astype(np.float32), np.float32(1e-12)).reshape(shape)
+        self.scale = np.maximum(scale.astype(np.float32), np.float32(1e-12)).reshape(shape)
         self.entry_bytes = 2 * int(np.prod(latent)) + 4 * dim
-        self.capacity = min(config.entries, config.budget_bytes // self.entry_bytes)
+        self.capacity = min(config.entries, (config.budget_bytes - config.latest_bytes) // self.entry_bytes)
         if self.capacity < 2:
             raise InputError(
                 f"a memory of {config.budget_bytes} bytes holds {self.capacity} entries of {self.entry_bytes} bytes; "
-                f"give it at least {2 * self.entry_bytes}"
+                f"give it at least {math.ceil(2 * self.entry_bytes / (1 - config.latest))}"
             )
         self._latents = np.zeros((0, 2, *latent), np.int8)
         self.references = np.zeros((0, dim), np.float32)
@@ -114,7 +134,7 @@ class Memory:
         reference = unit(reference[None])[0].astype(np.float32)
         if not self.wants(reference):
             return False
-        entry = self._quantized(np.stack([a, b]))[None]  # (1, 2, *latent)
+        entry = Rounded.of(np.stack([a, b]), self.scale).values[None]  # (1, 2, *latent)
         if len(self) == self.capacity:
             out = self._redundant(reference)
             self._latents = np.delete(self._latents, out, 0)
@@ -129,11 +149,11 @@ class Memory:
         """Draw entries without repeating one: latents of both views `(count, *latent)`, references `(count, dim)`."""
         rows = rng.choice(len(self), size=count, replace=False)
         a, b = self._latents[rows, 0], self._latents[rows, 1]
-        return a * self._scale, b * self._scale, self.references[rows]
+        return a * self.scale, b * self.scale, self.references[rows]
 
     def latents(self, view: int = 0) -> Rounded:
         """A view, 0 or 1, of everything held, `(n, *latent)`."""
-        return Rounded(self._latents[:, view], self._scale)
+        return Rounded(self._latents[:, view], self.scale)
 
     def clear(self) -> None:
         """Forget everything."""
@@ -147,9 +167,6 @@ class Memory:
         """Go back to a copy, newest entries first when the budget has shrunk since."""
         self._latents = state.tensors["latents"][-self.capacity :].copy()
         self.references = state.tensors["references"][-self.capacity :].copy()
-
-    def _quantized(self, latents: NDArray[np.float32]) -> NDArray[np.int8]:
-        return np.asarray(np.clip(np.rint(latents / self._scale), -127, 127), np.int8)
 
     def _redundant(self, offered: NDArray[np.float32]) -> int:
         """Which entry goes: the older one of the closest pair, the offered one counted as the newest."""

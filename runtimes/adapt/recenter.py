@@ -88,13 +88,20 @@ class Recenter:
             self._take(block)
             due = self._weight >= config.growth * self._fitted or self._since >= config.every
             if due:
-                self._fit(factor)
+                self.fit(factor)
                 changed = True
         return changed
 
-    def moved(self, by: NDArray[np.floating]) -> None:
-        """What gives the vectors was changed, which moves them `by` `(dim,)`: the statistics and the correction go along."""
+    def moved(self, by: NDArray[np.floating], grown: NDArray[np.floating] | None = None) -> None:
+        """What gives the vectors was changed: the statistics go along, and the correction as far as the mean goes.
+
+        Args:
+            by: How far vectors moved on average, `(dim,)`.
+            grown: What their covariance gained, `(dim, dim)`; `None` where that is not known.
+        """
         self.mean = self.mean + by
+        if grown is not None:
+            self._moment = self._moment + self._weight * grown
         self._open = (self._open + by).astype(np.float32)
         if self.affine is not None:
             shift = self.affine.shift - np.asarray(by, np.float32) @ self.affine.matrix
@@ -105,6 +112,20 @@ class Recenter:
         if self._weight > kept:
             self._moment = self._moment * (kept / self._weight)
             self._weight = self._fitted = kept
+
+    def fit(self, factor: float) -> None:
+        """Work the correction out anew, from votes of which `factor` are worth an independent one."""
+        config, independent = self._config, self._weight / factor
+        share = independent / (independent + config.prior)
+        covariance = share * self._moment / self._weight + (1 - share) * self._source
+        matrix = transport(covariance + self._floor, self._source + self._floor)
+        trust = independent / (independent + config.trust)
+        # A vector at the stream's mean goes to the source's mean, as far as the mean is trusted.
+        centre = self._source_mean + trust * (self.mean - self._source_mean)
+        self.affine = Affine(
+            matrix=matrix.astype(np.float32), shift=(self._source_mean - centre @ matrix).astype(np.float32)
+        )
+        self._fitted, self._since = self._weight, 0.0
 
     def state(self) -> State:
         """A copy."""
@@ -140,19 +161,6 @@ class Recenter:
         self._moment = self._moment + gap.T @ gap + np.outer(apart, apart) * (self._weight * count / total)
         self.mean = self.mean + apart * (count / total) if self._weight else block.mean(0)
         self._weight, self._since = total, self._since + count
-
-    def _fit(self, factor: float) -> None:
-        config, independent = self._config, self._weight / factor
-        share = independent / (independent + config.prior)
-        covariance = share * self._moment / self._weight + (1 - share) * self._source
-        matrix = transport(covariance + self._floor, self._source + self._floor)
-        trust = independent / (independent + config.trust)
-        # A vector at the stream's mean goes to the source's mean, as far as the mean is trusted.
-        centre = self._source_mean + trust * (self.mean - self._source_mean)
-        self.affine = Affine(
-            matrix=matrix.astype(np.float32), shift=(self._source_mean - centre @ matrix).astype(np.float32)
-        )
-        self._fitted, self._since = self._weight, 0.0
 
 
 def transport(start: Floats64, end: Floats64) -> Floats64:

@@ -11,8 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgessl.runtimes.adapt.guard import Guard
+from edgessl.runtimes.adapt.latest import Latest, LatestConfig, Moved
 from edgessl.runtimes.adapt.memory import Memory, MemoryConfig
 from edgessl.runtimes.adapt.rehearsal import Rehearsal, rehearsal_of
+from edgessl.runtimes.adapt.seen import Seen
 from edgessl.runtimes.adapt.state import State, joined
 from edgessl.runtimes.adapt.tail import Lesson, TailConfig, TailTraining, Weights
 from edgessl.runtimes.adapt.views import ViewsConfig, view
@@ -28,7 +30,7 @@ class Replay:
         encoder: Gives the bundle, the engine and its settings.
         source: Tensors of the bundle's `source` file.
         trunk: The factory's; says of what shape latents are, and what rehearsed frames give undisturbed.
-        tail, memory, views: Configurations.
+        tail, memory, latest, views: Configurations.
         factory: The tail as it was exported; belongs to the caller.
         say: Told of each candidate: kind, and numbers by name.
         may_step: Asked before each training step.
@@ -36,8 +38,8 @@ class Replay:
     Attributes:
         serving: The tail with the accepted weights.
         stopped: Whether so many candidates were refused that no tail is trained any more.
-        by: How far the candidate that was accepted in the last call of `learn` moved the memory's vectors on average,
-            `(dim,)`; `None` when there was none.
+        moved: How the tails that were accepted in the last call of `learn` moved the stream's vectors; `None` when there was
+            none.
     """
 
     def __init__(
@@ -47,6 +49,7 @@ class Replay:
         trunk: Trunk,
         tail: TailConfig,
         memory: MemoryConfig,
+        latest: LatestConfig,
         views: ViewsConfig,
         *,
         factory: Tail,
@@ -59,6 +62,7 @@ class Replay:
         self._bundle, self._trunk = bundle, trunk
         self._source = {name: each for name, each in source.items() if name.startswith(("spectrum.", "prepare."))}
         self._memory = Memory(trunk.latent, bundle.dim, source["latent.scale"], trunk.channel_axis, memory)
+        self._latest = Latest(trunk.latent, self._memory.scale, memory.latest_bytes, latest)
         self._training = TailTraining(
             bundle,
             source,
@@ -71,16 +75,14 @@ class Replay:
             undo.callback(self._training.close)
             self.serving = self._training.open()
             undo.pop_all()
-        self.by: NDArray[np.float64] | None = None
+        self.moved: Moved | None = None
         self.stopped = False
         self._refused = 0  # candidates in a row
         self._loss = self._gradient = 0.0
 
     def learn(
         self,
-        frames: NDArray[Any],
-        served: NDArray[np.float32],
-        voting: NDArray[np.bool_],
+        seen: Seen,
         run: Callable[[NDArray[Any]], Observed],
         guard: Guard,
         rng: np.random.Generator,
@@ -89,9 +91,8 @@ class Replay:
         """Admit what is new, and train within the budget.
 
         Args:
-            frames: `(batch, *sample)`, used for two views and not kept.
-            served: Their vectors `(batch, dim)`.
-            voting: Which of them may be learned from, `(batch,)`.
+            seen: One part of the stream, of which the novel ones may be learned from. Two views are made of its frames, and
+                none is kept.
             run: The trunk that serves, with its ports.
             guard: Judges candidates.
             rng: Of the views and the draws.
@@ -101,17 +102,18 @@ class Replay:
         Returns:
             What went wrong; empty when nothing did.
         """
-        self.by = None
-        rows = [row for row in np.flatnonzero(voting) if self._memory.wants(served[row])]
+        self.moved = None
+        self._latest.add(seen.observed.latents[seen.novel])
+        rows = [row for row in np.flatnonzero(seen.novel) if self._memory.wants(seen.served[row])]
         if rows:
-            chosen = frames[rows]
+            chosen = seen.frames[rows]
             both = np.concatenate([view(chosen, self._input, self._views, rng) for _ in range(2)])
             latents = run(both).latents
             for place, row in enumerate(rows):
-                self._memory.admit(latents[place], latents[len(rows) + place], served[row])
+                self._memory.admit(latents[place], latents[len(rows) + place], seen.served[row])
         # Where frames could be made up once the stream is known, nothing is learned before.
         ready = self._training.ready(self._memory) and not (self._rehearsal and stream is None)
-        for _ in range(self._training.afford(len(frames)) if ready else 0):
+        for _ in range(self._training.afford(len(seen.frames)) if ready else 0):
             if self.stopped or not self._may_step():
                 break
             outcome = self._training.step(self._memory, rng, self._lesson(stream, run, rng))
@@ -135,6 +137,7 @@ class Replay:
     def reset(self) -> None:
         """Back to the factory's tail and an empty memory."""
         self._memory.clear()
+        self._latest.clear()
         self._training.reset()
         self._serve()
 
@@ -142,7 +145,7 @@ class Replay:
         """Counters."""
         return {
             "memory": len(self._memory),
-            "memory_bytes": self._memory.size_bytes,
+            "memory_bytes": self._memory.size_bytes + self._latest.size_bytes,
             "steps": self._training.steps,
             "loss": self._loss,
             "gradient_norm": self._gradient,
@@ -156,11 +159,13 @@ class Replay:
     def state(self) -> State:
         """A copy."""
         own = State(values={"stopped": self.stopped, "refused": self._refused})
-        return joined({"memory": self._memory.state(), "training": self._training.state(), "own": own})
+        latents = {"memory": self._memory.state(), "latest": self._latest.state()}
+        return joined(latents | {"training": self._training.state(), "own": own})
 
     def restore(self, state: State) -> None:
         """Go back to a copy."""
         self._memory.restore(state.part("memory"))
+        self._latest.restore(state.part("latest"))
         self._training.restore(state.part("training"))
         own = state.part("own").values
         self.stopped, self._refused = bool(own["stopped"]), int(own["refused"])
@@ -199,10 +204,13 @@ class Replay:
         )
         self._say("accepted" if verdict.passed else "refused", **verdict.numbers())
         if verdict.passed:
-            self.by = np.asarray((views[0] - first.through(self.serving.run)).mean(0), np.float64)
             self._training.accept()
             self._refused = 0
-            self._serve()
+            before, self.serving = self.serving, self._training.open(self._training.served)
+            if len(self._latest):  # a state of before they were kept has none
+                moved = self._latest.moved(before.run, self.serving.run)
+                self.moved = self.moved.then(moved) if self.moved else moved
+            before.close()
             return
         self._training.withdraw()
         self._refused += 1

@@ -22,9 +22,11 @@ from edgessl.export.train_step import StepConfig
 from edgessl.metrics import cosines
 from edgessl.runtimes.adapt.equalize import EqualizeConfig, Equalizer
 from edgessl.runtimes.adapt.guard import Guard, GuardConfig
+from edgessl.runtimes.adapt.latest import LatestConfig
 from edgessl.runtimes.adapt.memory import MemoryConfig
 from edgessl.runtimes.adapt.rehearsal import rehearsal_of
 from edgessl.runtimes.adapt.replay import Replay
+from edgessl.runtimes.adapt.seen import Seen
 from edgessl.runtimes.adapt.tail import TailConfig
 from edgessl.runtimes.adapt.views import ViewsConfig
 from edgessl.runtimes.prepare import prepared
@@ -112,18 +114,26 @@ def test_a_tail_that_rehearsed_gives_hazy_frames_more_of_their_clean_vectors(rob
         world.observe(prepared(hazy[:200], source))
         assert world.stream(4.0) is None  # 50 independent frames
         replay = Replay(
-            encoder, source, trunk, TailConfig(steps_per_frame=1.0, warm_up=4), MemoryConfig(novelty=0.0), ViewsConfig(),
-            factory=tail, say=lambda kind, **_: said.append(kind), may_step=lambda: True,
+            encoder, source, trunk, TailConfig(steps_per_frame=1.0, warm_up=4), MemoryConfig(novelty=0.0), LatestConfig(),
+            ViewsConfig(), factory=tail, say=lambda kind, **_: said.append(kind), may_step=lambda: True,
         )  # fmt: skip
         guard = Guard(
             GuardConfig(anchor_cosine=-1.0, anchor_overlap=0.0, lidar=0.0, collapse_rank=0.0, collapse_spread=0.0)
         )
         for start in range(0, 192, 16):
             shown = hazy[start : start + 16]
-            every = np.ones(len(shown), bool)
-            served = tail.run(trunk.run(shown, trunk.identity).latents)
+            observed = trunk.run(shown, trunk.identity)
+            served, every = tail.run(observed.latents), np.ones(len(shown), bool)
+            seen = Seen(
+                frames=shown,
+                observed=observed,
+                raw=served,
+                served=served,
+                whitened=np.zeros((len(shown), 1)),
+                novel=every,
+            )
             assert not replay.learn(
-                shown, served, every, lambda frames: trunk.run(frames, trunk.identity), guard, rng, world.stream(1.0)
+                seen, lambda frames: trunk.run(frames, trunk.identity), guard, rng, world.stream(1.0)
             )
         latents = trunk.run(hazy[200:], trunk.identity).latents
         wanted, before, after = encoder.embed(clean[200:]), tail.run(latents), replay.serving.run(latents)

@@ -29,12 +29,18 @@ def test_the_budget_is_never_passed():
     for offer in offers(50, 0):
         held.admit(*offer)
         assert held.size_bytes <= 1000
-    assert len(held) == 1000 // (2 * 30 + 4 * DIM)
+    assert len(held) == 600 // (2 * 30 + 4 * DIM)  # the rest is for the latest votes
 
 
 def test_a_budget_for_nothing_is_refused():
-    with pytest.raises(InputError, match="at least 176"):
+    with pytest.raises(InputError, match="at least 294"):
         memory(budget_bytes=100)
+
+
+@pytest.mark.parametrize("share", [0.0, 1.0])
+def test_a_share_that_leaves_one_of_the_two_nothing_is_refused(share):
+    with pytest.raises(InputError, match="between 0 and 1"):
+        memory(latest=share)
 
 
 @pytest.mark.parametrize(("axis", "shape"), [(1, (3, 1, 1)), (2, (1, 3, 1))])

@@ -99,9 +99,3 @@ def test_half_a_block_of_night_teaches_nothing(encoder, tmp_path, scenes):
         learner.observe(np.concatenate([scenes(48, 5), scenes(16, 6, NIGHT)]))
         assert kinds(learner) == ["open", "shift"]
         assert learner.info()["votes"] == 0
-
-
-@pytest.mark.parametrize(("level", "looks"), [("ports", 16), ("tail", 4)])
-def test_the_level_that_has_a_budget_looks_more_often(encoder, tmp_path, level, looks):
-    with encoder.learner(tmp_path / "state", level=level) as learner:
-        np.testing.assert_array_equal(np.flatnonzero(learner._learned.attention.chosen(0, 64)), np.arange(0, 64, looks))

@@ -9,6 +9,7 @@ import pytest
 
 from edgessl.runtimes.adapt.config import LearnerConfig
 from edgessl.runtimes.adapt.guard import GuardConfig
+from edgessl.runtimes.adapt.latest import Moved
 from edgessl.runtimes.adapt.memory import MemoryConfig
 from edgessl.runtimes.adapt.ports import PortsConfig
 from edgessl.runtimes.adapt.tail import TailConfig
@@ -55,18 +56,22 @@ def test_each_shift_is_gone_on_with_where_it_was_left(learner, scenes):
         observe(learner, scenes(96, 5))
 
 
-def test_another_tail_makes_recentring_forget_what_the_last_one_gave(learner, scenes):
-    observe(learner, scenes(256, 6, NIGHT))
-    alignment = learner._learned._alignment
-    before = alignment.state().part("present").part("recenter")
-    assert before.values["weight"] > 100
-    by = np.linspace(-1, 1, learner.dim)
-    alignment.moved(by, 40.0)
-    after = alignment.state().part("present").part("recenter")
-    assert after.values["weight"] == 40
-    np.testing.assert_allclose(after.tensors["mean"], before.tensors["mean"] + by)
-    covariances = [each.tensors["moment"] / each.values["weight"] for each in (before, after)]
-    np.testing.assert_allclose(*covariances)  # what is kept counts for less, and says the same
+@pytest.mark.parametrize(("carried", "left"), [(False, 40), (True, 80)])
+def test_another_tail_takes_recentring_along_as_far_as_it_is_known_how(encoder, tmp_path, scenes, carried, left):
+    config = replace(CONFIG, tail=TailConfig(kept=40, carried=80))
+    with encoder.learner(tmp_path / "state", level="ports", config=config) as learner:
+        observe(learner, scenes(256, 6, NIGHT))
+        alignment = learner._learned._alignment
+        before = alignment.state().part("present").part("recenter")
+        assert before.values["weight"] > 100
+        by = np.linspace(-1, 1, learner.dim)
+        grown = np.diag(np.linspace(0, 0.1, learner.dim)) if carried else np.zeros((learner.dim, learner.dim))
+        alignment.moved(Moved(by, grown if carried else None), 1.0)
+        after = alignment.state().part("present").part("recenter")
+        assert after.values["weight"] == left
+        np.testing.assert_allclose(after.tensors["mean"], before.tensors["mean"] + by)
+        then, now = (each.tensors["moment"] / each.values["weight"] for each in (before, after))
+        np.testing.assert_allclose(now, then + grown, atol=1e-12)  # what is kept counts for less, and says the same
 
 
 def test_a_new_shift_starts_from_the_factorys_tail_and_an_empty_memory(encoder, tmp_path, scenes):
